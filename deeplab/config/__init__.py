@@ -1,0 +1,35 @@
+"""One source of configuration: the models behind the command line, the run form and ``model.json``."""
+
+from deeplab.config.base import Flags, validate
+from deeplab.config.description import ClassDescription, ModelDescription, resolve
+from deeplab.config.model import ModelConfig, PreprocessingConfig
+from deeplab.config.stages import (
+    CONFIGS,
+    ArchiveConfig,
+    ConvertConfig,
+    EvaluationConfig,
+    ExportConfig,
+    FetchConfig,
+    PredictConfig,
+    SampleConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "CONFIGS",
+    "ArchiveConfig",
+    "ClassDescription",
+    "ConvertConfig",
+    "EvaluationConfig",
+    "ExportConfig",
+    "FetchConfig",
+    "Flags",
+    "ModelConfig",
+    "ModelDescription",
+    "PredictConfig",
+    "PreprocessingConfig",
+    "SampleConfig",
+    "TrainingConfig",
+    "resolve",
+    "validate",
+]
