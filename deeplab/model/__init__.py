@@ -1,0 +1,1 @@
+"""The network: layers, variable store, ASPP, decoder, logits and predictions."""
