@@ -5,18 +5,18 @@ Exit status: 0 done; 143 (130 for Ctrl-C) told to stop; 2 a bad command line; 1 
 
 import importlib
 import logging
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from deeplab.config import CONFIGS
 from deeplab.config.command_line import help_text, parse
+from deeplab.doctor import examine
 from deeplab.errors import ConfigError, DeepLabError, Stopped
+from deeplab.quiet import import_tensorflow
 from deeplab.stage import stop
 from deeplab.version import __version__
 
-# Stage name -> the module whose ``run`` takes the given values. Imported when asked for: half need no TensorFlow.
+# Stage name -> the module whose ``run`` takes the given values. Imported when asked for: some need no TensorFlow.
 _STAGES = {
     "sample": "deeplab.data.sample",
     "fetch": "deeplab.data.fetch",
@@ -27,6 +27,7 @@ _STAGES = {
     "export": "deeplab.export.export",
     "predict": "deeplab.inference.predict",
 }
+_WITH_TENSORFLOW = {"train", "archive", "evaluate", "export", "predict"}
 _USAGE = f"""deeplab {__version__}: semantic segmentation, one stage a command
 
   deeplab STAGE --flag=value ...     deeplab STAGE --help     deeplab doctor
@@ -52,16 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(stage: str, arguments: list[str]) -> int:
-    # TensorFlow's C++ start-up notes are not for the reader of a stage's log.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     stop.install()
     try:
         if stage == "doctor":
-            from deeplab.doctor import examine
-
             return examine()
-        _function(stage)(parse(CONFIGS[stage], arguments))
+        if stage not in CONFIGS:
+            raise ConfigError(f"unknown stage {stage!r}; one of {', '.join(_STAGES)}, doctor")
+        given = parse(CONFIGS[stage], arguments)
+        if stage in _WITH_TENSORFLOW:
+            import_tensorflow()
+        importlib.import_module(_STAGES[stage]).run(given)
     except Stopped as stopped:
         logging.warning("%s", stopped)
         return stopped.exit_code
@@ -76,8 +78,3 @@ def _run(stage: str, arguments: list[str]) -> int:
         return 1
     return 0
 
-
-def _function(stage: str) -> Callable[[Mapping[str, Any]], None]:
-    if stage not in _STAGES:
-        raise ConfigError(f"unknown stage {stage!r}; one of {', '.join(_STAGES)}, doctor")
-    return importlib.import_module(_STAGES[stage]).run

@@ -234,6 +234,11 @@ def scale_dimension(size: Any, scale: float) -> Any:
 
 def resize_bilinear(images: Tensor, height: Any, width: Any) -> Tensor:
     """Bilinear resize with aligned corners; [batch, h, w, channels] to [batch, height, width, channels]."""
-    if isinstance(height, int) and isinstance(width, int) and images.shape[1:3] == (height, width):
+    if isinstance(height, int) and isinstance(width, int) and tuple(images.shape[1:3]) == (height, width):
         return images
-    return tf.compat.v1.image.resize_bilinear(images, [height, width], align_corners=True)
+    return tf.raw_ops.ResizeBilinear(images=images, size=[height, width], align_corners=True)
+
+
+def resize_nearest(images: Tensor, height: Any, width: Any) -> Tensor:
+    """Nearest-neighbour resize with aligned corners; any numeric dtype, sizes as ``resize_bilinear``'s."""
+    return tf.raw_ops.ResizeNearestNeighbor(images=images, size=[height, width], align_corners=True)

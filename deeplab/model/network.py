@@ -174,9 +174,9 @@ class Network:
                 logits = layers.resize_bilinear(logits, height, width)
                 predictions[name] = tf.argmax(logits, 3), tf.nn.softmax(logits)
             else:
-                labels = tf.compat.v1.image.resize_nearest_neighbor(
-                    tf.argmax(logits, 3)[..., tf.newaxis], [height, width], align_corners=True
-                )
+                # The kernel takes no int64.
+                small = tf.cast(tf.argmax(logits, 3), tf.int32)[..., tf.newaxis]
+                labels = tf.cast(layers.resize_nearest(small, height, width), tf.int64)
                 predictions[name] = labels[..., 0], layers.resize_bilinear(tf.nn.softmax(logits), height, width)
         return predictions
 

@@ -1,0 +1,55 @@
+"""``deeplab doctor``: versions, devices, and what is missing."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+
+from deeplab.quiet import import_tensorflow
+from deeplab.version import __version__
+
+_PACKAGES = ("tensorflow", "tf-slim", "numpy", "pillow", "prefect", "pydantic", "fsspec", "adlfs", "google-crc32c")
+# Free space, in GiB, below which a full ADE20K run is likely to fail: 1 GB zip, 2.3 GB records and archive, checkpoints.
+_DISK_GIB = 8
+
+
+def examine() -> int:
+    """Print the report on stdout; returns 0 if nothing that a stage needs is missing, else 1."""
+    problems: list[str] = []
+    print(f"deeplab {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print(f"processors {os.cpu_count()}, free disk here {_free_gib():.0f} GiB")
+    for name in _PACKAGES:
+        print(f"  {name:14s} {_version(name, problems)}")
+    if "tensorflow is not installed" not in problems:
+        print("devices: " + ", ".join(_devices()))
+    if _free_gib() < _DISK_GIB:
+        problems.append(f"less than {_DISK_GIB} GiB of disk is free here: enough for the demo, not for ADE20K")
+    for problem in problems:
+        print(f"missing: {problem}", file=sys.stderr)
+    if not problems:
+        print("nothing is missing")
+    return 1 if any("not installed" in problem for problem in problems) else 0
+
+
+def _free_gib() -> float:
+    return shutil.disk_usage(".").free / 2**30
+
+
+def _version(name: str, problems: list[str]) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        problems.append(f"{name} is not installed; run pip install deeplab-prefect")
+        return "-"
+
+
+def _devices() -> list[str]:
+    import_tensorflow()
+    import tensorflow as tf
+
+    names = [f"{device.name} ({device.device_type})" for device in tf.config.list_physical_devices()]
+    if not tf.config.list_physical_devices("GPU"):
+        names.append("no GPU (with an NVIDIA card: pip install 'deeplab-prefect[gpu]')")
+    return names

@@ -1,0 +1,1 @@
+"""Inference: photos in; id masks, colour masks and overlays out."""

@@ -1,0 +1,81 @@
+"""Where photos come from: a file, a folder, a glob, or the records of a data folder."""
+
+import glob
+import io
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from deeplab.data.shards import list_shards, open_data_folder
+from deeplab.data.tfrecord import parse_example, read_records
+from deeplab.errors import DataError
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+
+
+def photo_count(source: str, split: str, limit: int | None) -> int:
+    """How many photos ``read_photos`` will yield."""
+    return sum(1 for _ in islice(_entries(source, split), limit))
+
+
+def read_photos(source: str, split: str, limit: int | None) -> Iterator[tuple[str, Image.Image]]:
+    """Names (without suffix, unique) and upright photos.
+
+    A photo taken with a turned camera is turned upright, as every viewer shows it.
+
+    Raises:
+        DataError: if there is no photo, or one cannot be decoded.
+    """
+    seen: set[str] = set()
+    for name, content in islice(_entries(source, split), limit):
+        try:
+            with Image.open(io.BytesIO(content)) as opened:
+                photo = ImageOps.exif_transpose(opened).convert("RGB")
+        except (UnidentifiedImageError, OSError) as error:
+            raise DataError(f"{name}: not a readable image ({error}); remove or replace it") from None
+        yield _unique(Path(name).stem, seen), photo
+
+
+def _entries(source: str, split: str) -> Iterator[tuple[str, bytes]]:
+    place = Path(source)
+    if place.is_dir() and any(place.glob("*.tfrecord")) or source.endswith(_ARCHIVES):
+        yield from _from_records(place, split)
+        return
+    for path in _files(source):
+        yield str(path), path.read_bytes()
+
+
+def _from_records(place: Path, split: str) -> Iterator[tuple[str, bytes]]:
+    with open_data_folder(place) as folder:
+        for shard in list_shards(folder, split):
+            for record in read_records(shard):
+                example = parse_example(record)
+                name, content = example["image/filename"], example["image/encoded"]
+                assert isinstance(name, bytes) and isinstance(content, bytes)
+                yield name.decode(), content
+
+
+def _files(source: str) -> list[Path]:
+    place = Path(source)
+    if place.is_dir():
+        found = sorted(path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    elif place.is_file():
+        found = [place]
+    else:
+        found = sorted(Path(name) for name in glob.glob(source, recursive=True))
+    if not found:
+        suffixes = ", ".join(sorted(_SUFFIXES))
+        raise DataError(f"--images={source}: no photo there; name a photo, a folder or a glob ({suffixes})")
+    return found
+
+
+def _unique(stem: str, seen: set[str]) -> str:
+    name, number = stem, 1
+    while name in seen:
+        number += 1
+        name = f"{stem}_{number}"
+    seen.add(name)
+    return name

@@ -1,0 +1,115 @@
+"""``deeplab predict``: photos to ``ids/NAME.png``, ``colours/NAME.png`` and ``overlays/NAME.jpg``."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from deeplab.config import ClassDescription, ExportConfig, ModelDescription, PredictConfig, resolve, validate
+from deeplab.data.colours import pascal_colours
+from deeplab.data.datasets import get_dataset
+from deeplab.errors import DataError
+from deeplab.inference.photos import photo_count, read_photos
+from deeplab.inference.segmenter import Segmenter, from_checkpoint, read_graph, usable_crop
+from deeplab.model.checkpoint import open_checkpoint
+from deeplab.stage import OutputFolder, Progress
+from deeplab.stage.inputs import input_digest
+from deeplab.stage.manifest import combined_digest, sha256_of
+from deeplab.stage.versions import CODE_VERSIONS
+
+Array = npt.NDArray[Any]
+_log = logging.getLogger(__name__)
+# Share of the colour mask in an overlay.
+_OPACITY = 0.55
+
+
+def run(given: Mapping[str, Any]) -> None:
+    """Run the stage on the values of a command line."""
+    with _open_model(given) as (segmenter, config, description, model_digest):
+        inputs = {"model": model_digest, "images": _images_digest(config.images)}
+        with OutputFolder(config.output_dir, "predict", CODE_VERSIONS["predict"], config, inputs) as folder:
+            if folder.finished:
+                _log.info("%s: already predicted with these flags", folder.path)
+                return
+            folder.finish(_predict(segmenter, config, _colours(config, description), folder.path))
+            _log.info("masks and overlays: %s", folder.path)
+
+
+@contextmanager
+def _open_model(
+    given: Mapping[str, Any],
+) -> Iterator[tuple[Segmenter, PredictConfig, ModelDescription | None, str]]:
+    path = Path(str(given.get("model") or "."))
+    if path.is_file() and path.suffix == ".pb":
+        graph, description = read_graph(path)
+        config = resolve(PredictConfig, given, description)
+        yield Segmenter(graph, usable_crop(_export_config(config))), config, description, _graph_digest(path)
+        return
+    with open_checkpoint(path) as checkpoint:
+        config = resolve(PredictConfig, given, checkpoint.description)
+        segmenter = from_checkpoint(checkpoint, _export_config(config))
+        yield segmenter, config, checkpoint.description, checkpoint.digest()
+
+
+def _export_config(config: PredictConfig) -> ExportConfig:
+    """Predicting from a checkpoint is predicting from its export."""
+    shared = set(ExportConfig.model_fields) & set(PredictConfig.model_fields)
+    values = config.model_dump(include=shared)
+    return validate(ExportConfig, {**values, "checkpoint_path": "-", "export_path": "-"})
+
+
+def _graph_digest(path: Path) -> str:
+    beside = path.with_name(f"{path.name}.model.json")
+    parts = {"": sha256_of(path)}
+    if beside.is_file():
+        parts[".model.json"] = sha256_of(beside)
+    return combined_digest(parts)
+
+
+def _images_digest(source: str) -> str:
+    place = Path(source)
+    if place.exists():
+        return input_digest(place)
+    paths = sorted(Path().glob(source)) if not place.is_absolute() else sorted(place.parent.glob(place.name))
+    return combined_digest({str(path): sha256_of(path) for path in paths if path.is_file()})
+
+
+def _colours(config: PredictConfig, description: ModelDescription | None) -> Array:
+    """uint8 [classes, 3]: of --dataset, else of the model, else PASCAL's for any number of classes."""
+    if config.dataset is not None and (description is None or description.dataset != config.dataset):
+        return np.asarray(get_dataset(config.dataset).colours, np.uint8)
+    classes: tuple[ClassDescription, ...] = description.classes if description is not None else ()
+    if classes:
+        return np.asarray([entry.colour for entry in classes], np.uint8)
+    return np.asarray(pascal_colours(256), np.uint8)
+
+
+def _predict(segmenter: Segmenter, config: PredictConfig, colours: Array, folder: Path) -> Iterator[Path]:
+    total = photo_count(config.images, config.images_split, config.max_images)
+    progress = Progress(total, "photos")
+    for kind in ("ids", "colours", "overlays"):
+        (folder / kind).mkdir(exist_ok=True)
+    for name, photo in read_photos(config.images, config.images_split, config.max_images):
+        labels = segmenter.segment(photo)
+        if labels.max(initial=0) >= len(colours):
+            raise DataError(
+                f"{name}: the model predicts class {labels.max()}, but there are colours for {len(colours)} classes; "
+                "pass the --dataset it was trained on"
+            )
+        painted = Image.fromarray(colours[labels])
+        yield _save(Image.fromarray(labels), folder / "ids" / f"{name}.png")
+        yield _save(painted, folder / "colours" / f"{name}.png")
+        yield _save(Image.blend(photo, painted, _OPACITY), folder / "overlays" / f"{name}.jpg", quality=92)
+        progress.advance()
+    progress.close()
+
+
+def _save(picture: Image.Image, path: Path, **options: Any) -> Path:
+    temporary = path.with_name(f".tmp-{path.name}")
+    picture.save(temporary, format="JPEG" if path.suffix == ".jpg" else "PNG", **options)
+    return temporary.replace(path)

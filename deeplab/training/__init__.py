@@ -1,0 +1,1 @@
+"""Training: losses, schedules, optimisers, the loop, and what it leaves."""
