@@ -77,4 +77,3 @@ def _run(stage: str, arguments: list[str]) -> int:
         print(f"deeplab {stage}: {where}{error.strerror}", file=sys.stderr)
         return 1
     return 0
-

@@ -10,8 +10,18 @@ import sys
 from deeplab.quiet import import_tensorflow
 from deeplab.version import __version__
 
-_PACKAGES = ("tensorflow", "tf-slim", "numpy", "pillow", "prefect", "pydantic", "fsspec", "adlfs", "google-crc32c")
-# Free space, in GiB, below which a full ADE20K run is likely to fail: 1 GB zip, 2.3 GB records and archive, checkpoints.
+_PACKAGES = (
+    "tensorflow",
+    "tf-slim",
+    "numpy",
+    "pillow",
+    "prefect",
+    "pydantic",
+    "fsspec",
+    "adlfs",
+    "google-crc32c",
+)
+# Free space, in GiB, that a full ADE20K run needs: 1 GB zip, 2.3 GB records and archive, then checkpoints.
 _DISK_GIB = 8
 
 

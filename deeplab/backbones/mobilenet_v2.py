@@ -64,7 +64,12 @@ def build(images: Tensor, config: ModelConfig) -> tuple[Tensor, dict[str, Tensor
                 dilate = current_stride == config.output_stride
                 scope = "expanded_conv" if layer == 2 else f"expanded_conv_{layer - 2}"
                 net, depthwise = _block(
-                    net, expansion, _width(filters, config), 1 if dilate else stride, rate if dilate else 1, scope
+                    net,
+                    expansion,
+                    _width(filters, config),
+                    1 if dilate else stride,
+                    rate if dilate else 1,
+                    scope,
                 )
                 end_points[f"layer_{layer}/depthwise_output"] = depthwise
                 if dilate:
@@ -74,9 +79,7 @@ def build(images: Tensor, config: ModelConfig) -> tuple[Tensor, dict[str, Tensor
     return net, end_points
 
 
-def _block(
-    net: Tensor, expansion: int, filters: int, stride: int, rate: int, scope: str
-) -> tuple[Tensor, Tensor]:
+def _block(net: Tensor, expansion: int, filters: int, stride: int, rate: int, scope: str) -> tuple[Tensor, Tensor]:
     """Expand, filter per channel, project linearly; add the input where shapes allow."""
     channels = int(net.shape[-1])
     expanded = channels if expansion == 1 else make_divisible(channels * expansion, _EXPANSION_DIVISOR, 8)

@@ -134,4 +134,3 @@ def _sentence(item: Any) -> str:
     if not where:
         return message
     return f"--{where}={item['input']}: {message}"
-

@@ -98,7 +98,9 @@ def help_text(stage: str, config_class: type[Flags]) -> str:
             default = str(info.default)
         suffix = " (repeat the flag for each value)" if is_repeated(info) else ""
         lines.append(f"  --{name}  [{default}]")
-        lines.extend(textwrap.wrap(f"{info.description}{suffix}", 92, initial_indent="      ", subsequent_indent="      "))
+        lines.extend(
+            textwrap.wrap(f"{info.description}{suffix}", 92, initial_indent="      ", subsequent_indent="      ")
+        )
     lines.append("  --config  [unset]")
     lines.append("      YAML file of flags (name: value); a flag on the command line wins.")
     return "\n".join(lines)

@@ -43,7 +43,9 @@ class ModelDescription(BaseModel):
     classes: tuple[ClassDescription, ...] = ()
 
     @classmethod
-    def of(cls, config: ModelConfig, crop_size: tuple[int, int], num_classes: int, **dataset: Any) -> "ModelDescription":
+    def of(
+        cls, config: ModelConfig, crop_size: tuple[int, int], num_classes: int, **dataset: Any
+    ) -> "ModelDescription":
         """Describe the model that a stage's configuration builds."""
         names = {*ModelConfig.key_fields(), *PreprocessingConfig.key_fields()} & set(type(config).model_fields)
         fields = config.model_dump(mode="json", include=names)
@@ -87,7 +89,7 @@ def resolve(
 
 def _supplied(config_class: type[Flags], description: ModelDescription) -> dict[str, Any]:
     values: dict[str, Any] = {**description.fields, "num_classes": description.num_classes}
-    values.update({name: description.crop_size for name in _CROP_FIELDS})
+    values.update(dict.fromkeys(_CROP_FIELDS, description.crop_size))
     if description.dataset is not None:
         values["dataset"] = description.dataset
     return {name: value for name, value in values.items() if name in config_class.model_fields}

@@ -1,8 +1,17 @@
 """What the network is: the original's flags of ``common.py`` plus the output stride and its rates."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from deeplab.config.base import Flags, flag
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+OutputStride = Annotated[Literal[8, 16, 32], BeforeValidator(_number)]
 
 
 class ModelConfig(Flags):
@@ -11,29 +20,27 @@ class ModelConfig(Flags):
     model_variant: str = flag(
         "mobilenet_v2", "Backbone; also picks pixel normalisation and padding colour.", weights=True
     )
-    depth_multiplier: float = flag(
-        1.0, "Width multiplier of the MobileNet families.", weights=True, gt=0, le=8
-    )
+    depth_multiplier: float = flag(1.0, "Width multiplier of the MobileNet families.", weights=True, gt=0, le=8)
     divisible_by: int | None = flag(
         None,
         "Round MobileNet v2 widths to multiples of this; empty: 8 when depth_multiplier is 1, else 1.",
         weights=True,
         ge=1,
     )
-    output_stride: Literal[8, 16, 32] = flag(16, "Ratio of input to backbone-output resolution.")
+    output_stride: OutputStride = flag(16, "Ratio of input to backbone-output resolution.")
     atrous_rates: tuple[int, ...] | None = flag(
         None, "ASPP dilation rates (6 12 18 for stride 16, 12 24 36 for stride 8).", repeated=True
     )
-    multi_grid: tuple[int, ...] | None = flag(
-        None, "Extra dilation factors of the last block's units.", repeated=True
-    )
+    multi_grid: tuple[int, ...] | None = flag(None, "Extra dilation factors of the last block's units.", repeated=True)
     add_image_level_feature: bool = flag(True, "Add the globally pooled branch to ASPP.", weights=True)
     image_pooling_crop_size: tuple[int, int] | None = flag(
         None, "height,width whose stride-reduced size is the pooling window; empty: the crop size."
     )
     image_pooling_stride: tuple[int, int] = flag((1, 1), "height,width stride of the image-level pooling.")
     aspp_with_batch_norm: bool = flag(
-        True, "ASPP block with batch norm; false: DeepLab v2 style, the classifier itself is atrous.", weights=True
+        True,
+        "ASPP block with batch norm; false: DeepLab v2 style, the classifier itself is atrous.",
+        weights=True,
     )
     aspp_with_separable_conv: bool = flag(True, "3x3 ASPP branches are depthwise separable.", weights=True)
     aspp_with_concat_projection: bool = flag(True, "1x1 projection after concatenating the branches.", weights=True)
@@ -43,7 +50,9 @@ class ModelConfig(Flags):
     image_se_uses_qsigmoid: bool = flag(False, "That gate is relu6(x + 3) * 0.16667 instead of the sigmoid.")
     aspp_convs_filters: int = flag(256, "Channels of every ASPP branch and of the projection.", weights=True, ge=1)
     decoder_output_stride: tuple[int, ...] | None = flag(
-        None, "Strides (descending) at which the decoder merges low-level features; empty: no decoder.", weights=True
+        None,
+        "Strides (descending) at which the decoder merges low-level features; empty: no decoder.",
+        weights=True,
     )
     decoder_use_separable_conv: bool = flag(True, "Decoder convolutions are depthwise separable.", weights=True)
     decoder_use_sum_merge: bool = flag(False, "The decoder adds features instead of concatenating.", weights=True)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from deeplab.config.base import Flags, flag
-from deeplab.config.model import ModelConfig, PreprocessingConfig, SeedConfig
+from deeplab.config.model import ModelConfig, OutputStride, PreprocessingConfig, SeedConfig
 
 
 class SampleConfig(SeedConfig):
@@ -19,7 +19,9 @@ class FetchConfig(SeedConfig):
     """Bring a file here."""
 
     source: str = flag(..., "URL or path of the file.", key=False)
-    sha256: str | None = flag(None, "Expected SHA-256 of the content, 64 hexadecimal digits.", pattern="^[0-9a-fA-F]{64}$")
+    sha256: str | None = flag(
+        None, "Expected SHA-256 of the content, 64 hexadecimal digits.", pattern="^[0-9a-fA-F]{64}$"
+    )
     output_dir: str = flag(..., "Folder that receives the file under its own name.", key=False)
 
 
@@ -29,13 +31,19 @@ class ConvertConfig(SeedConfig):
     dataset: str = flag("ade20k", "Data set: a registered name.")
     source: str | None = flag(None, "Zip archive or folder in the data set's layout.", key=False)
     train_image_folder: str = flag(
-        "./ADE20K/ADEChallengeData2016/images/training", "Training photos, when there is no --source.", key=False
+        "./ADE20K/ADEChallengeData2016/images/training",
+        "Training photos, when there is no --source.",
+        key=False,
     )
     train_image_label_folder: str = flag(
-        "./ADE20K/ADEChallengeData2016/annotations/training", "Training masks, when there is no --source.", key=False
+        "./ADE20K/ADEChallengeData2016/annotations/training",
+        "Training masks, when there is no --source.",
+        key=False,
     )
     val_image_folder: str = flag(
-        "./ADE20K/ADEChallengeData2016/images/validation", "Validation photos, when there is no --source.", key=False
+        "./ADE20K/ADEChallengeData2016/images/validation",
+        "Validation photos, when there is no --source.",
+        key=False,
     )
     val_image_label_folder: str = flag(
         "./ADE20K/ADEChallengeData2016/annotations/validation",
@@ -44,8 +52,8 @@ class ConvertConfig(SeedConfig):
     )
     output_dir: str = flag("./ADE20K/tfrecord", "Folder for the shards and tfrecords.tar.gz.", key=False)
     image_format: Literal["png", "jpg", "jpeg"] = flag(
-        "png", "Accepted for the original's sake; the format written is read from each file."
-    , key=False)
+        "png", "Accepted for the original's sake; the format written is read from each file.", key=False
+    )
     label_format: Literal["png"] = flag("png", "Format of the masks.", key=False)
     num_shards: int = flag(4, "Shards per split.", ge=1, le=99_999)
     num_threads: int = flag(2, "Shards converted at the same time.", key=False, ge=1, le=64)
@@ -87,7 +95,9 @@ class TrainingConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     top_k_percent_pixels: float = flag(1.0, "Share of pixels (highest loss) in the loss; 1: all.", gt=0, le=1)
     fine_tune_batch_norm: bool = flag(True, "Batch norm uses and updates batch statistics.")
     batch_norm_reestimation_batches: int = flag(
-        0, "Re-estimate batch norm's moving statistics over this many batches before the last checkpoint.", ge=0
+        0,
+        "Re-estimate batch norm's moving statistics over this many batches before the last checkpoint.",
+        ge=0,
     )
     drop_path_keep_prob: float = flag(1.0, "NAS drop-path keep probability at the end of training.", gt=0, le=1)
     min_scale_factor: float = flag(0.5, "Smallest random rescaling of a training image.", gt=0)
@@ -160,7 +170,7 @@ class ExportConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     export_path: str = flag(..., "The graph file to write.", key=False)
     num_classes: int = flag(21, "Classes of the model.", weights=True, ge=1)
     crop_size: tuple[int, int] = flag((513, 513), "Input size, height then width, pixels.", repeated=True)
-    output_stride: Literal[8, 16, 32] = flag(8, "Ratio of input to backbone-output resolution.")
+    output_stride: OutputStride = flag(8, "Ratio of input to backbone-output resolution.")
     inference_scales: tuple[float, ...] = flag((1.0,), "Scales of the exported model.", repeated=True)
     add_flipped_images: bool = flag(False, "Mirrored images join the average over several scales.")
     save_inference_graph: bool = flag(False, "Also write the graph as text, inference_graph.pbtxt.", key=False)
@@ -184,7 +194,7 @@ class PredictConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     dataset: str | None = flag(None, "Data set whose colours are used when the model does not tell.")
     num_classes: int = flag(21, "Classes of a checkpoint's model.", weights=True, ge=1)
     crop_size: tuple[int, int] = flag((513, 513), "Input size of a checkpoint's model, pixels.", repeated=True)
-    output_stride: Literal[8, 16, 32] = flag(8, "Ratio of input to backbone-output resolution.")
+    output_stride: OutputStride = flag(8, "Ratio of input to backbone-output resolution.")
     inference_scales: tuple[float, ...] = flag((1.0,), "Test-time scales; several are averaged.", repeated=True)
     add_flipped_images: bool = flag(False, "Mirrored images join the average over several scales.")
 

@@ -54,7 +54,7 @@ class ConfusionMatrix:
         return self.counts.sum(1)
 
     def summary(self) -> dict[str, float | None]:
-        """mIoU over classes with a union, pixel accuracy, mean accuracy over classes with truth, weighted IoU.
+        """MIoU over classes with a union, pixel accuracy, mean accuracy over classes with truth, weighted IoU.
 
         A value is None where nothing was counted.
         """

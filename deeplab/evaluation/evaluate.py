@@ -132,12 +132,23 @@ def _evaluate(
 def results(config: EvaluationConfig, dataset: Dataset, confusion: ConfusionMatrix) -> dict[str, Any]:
     """The content of ``results.json``."""
     per_class = [
-        {"id": number, "name": name, "iou": _or_none(iou), "accuracy": _or_none(accuracy), "pixels": int(pixels)}
+        {
+            "id": number,
+            "name": name,
+            "iou": _or_none(iou),
+            "accuracy": _or_none(accuracy),
+            "pixels": int(pixels),
+        }
         for number, (name, iou, accuracy, pixels) in enumerate(
             zip(dataset.class_names, confusion.iou, confusion.accuracy, confusion.pixels, strict=True)
         )
     ]
-    return {**confusion.summary(), "per_class": per_class, "images": confusion.images, "settings": config.key_parameters()}
+    return {
+        **confusion.summary(),
+        "per_class": per_class,
+        "images": confusion.images,
+        "settings": config.key_parameters(),
+    }
 
 
 def _or_none(value: float) -> float | None:

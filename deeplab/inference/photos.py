@@ -41,7 +41,7 @@ def read_photos(source: str, split: str, limit: int | None) -> Iterator[tuple[st
 
 def _entries(source: str, split: str) -> Iterator[tuple[str, bytes]]:
     place = Path(source)
-    if place.is_dir() and any(place.glob("*.tfrecord")) or source.endswith(_ARCHIVES):
+    if (place.is_dir() and any(place.glob("*.tfrecord"))) or source.endswith(_ARCHIVES):
         yield from _from_records(place, split)
         return
     for path in _files(source):

@@ -60,7 +60,9 @@ class Checkpoint:
             return {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}
         except (tf.errors.OpError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{self.prefix}: cannot be read ({reason}); is a file missing or cut short?") from None
+            raise CheckpointError(
+                f"{self.prefix}: cannot be read ({reason}); is a file missing or cut short?"
+            ) from None
 
     def digest(self) -> str:
         """SHA-256 over names, types, shapes and values, and the description."""
@@ -120,7 +122,10 @@ def _at(prefix: Path) -> Checkpoint:
 
 
 def _description(prefix: Path) -> ModelDescription | None:
-    for candidate in (prefix.with_name(f"{prefix.name}.{DESCRIPTION_NAME}"), prefix.with_name(DESCRIPTION_NAME)):
+    for candidate in (
+        prefix.with_name(f"{prefix.name}.{DESCRIPTION_NAME}"),
+        prefix.with_name(DESCRIPTION_NAME),
+    ):
         if candidate.is_file():
             return ModelDescription.read(candidate)
     return None

@@ -197,7 +197,11 @@ def split_separable_conv2d(inputs: Tensor, filters: int, kernel_size: int, rate:
         scope=f"{scope}_depthwise",
     )
     return conv2d(
-        outputs, filters, 1, weights_initializer=initializers.truncated_normal(0.06), scope=f"{scope}_pointwise"
+        outputs,
+        filters,
+        1,
+        weights_initializer=initializers.truncated_normal(0.06),
+        scope=f"{scope}_pointwise",
     )
 
 

@@ -81,9 +81,7 @@ class Network:
         """
         return self._multi_scale_logits(images, self.config.image_pyramid or (1.0,), mode)
 
-    def _multi_scale_logits(
-        self, images: Tensor, scales: Sequence[float], mode: Mode
-    ) -> dict[str, dict[str, Tensor]]:
+    def _multi_scale_logits(self, images: Tensor, scales: Sequence[float], mode: Mode) -> dict[str, dict[str, Tensor]]:
         crop = self._input_size(images)
         stride = min(self.config.decoder_output_stride or (self.config.output_stride,))
         height, width = (layers.scale_dimension(side, max(1.0, *scales) / stride) for side in crop)
@@ -177,7 +175,10 @@ class Network:
                 # The kernel takes no int64.
                 small = tf.cast(tf.argmax(logits, 3), tf.int32)[..., tf.newaxis]
                 labels = tf.cast(layers.resize_nearest(small, height, width), tf.int64)
-                predictions[name] = labels[..., 0], layers.resize_bilinear(tf.nn.softmax(logits), height, width)
+                predictions[name] = (
+                    labels[..., 0],
+                    layers.resize_bilinear(tf.nn.softmax(logits), height, width),
+                )
         return predictions
 
     def _predict_multi_scale(

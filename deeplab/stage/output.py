@@ -47,7 +47,7 @@ class _Place:
             raise OutputError(f"{shown}: another process is writing there; wait for it or stop it") from None
         except OSError as error:
             raise OutputError(
-                f"{shown}: cannot be written ({error.strerror or error}); choose another place or change its permissions"
+                f"{shown}: cannot be written ({error.strerror or error}); choose another place, or permit writing there"
             ) from None
 
     def _release(self) -> None:

@@ -23,7 +23,9 @@ class InitializationReport:
     unused: tuple[str, ...]
 
 
-def initialize(trainer: Trainer, values: Mapping[str, Array], config: TrainingConfig, source: str) -> InitializationReport:
+def initialize(
+    trainer: Trainer, values: Mapping[str, Array], config: TrainingConfig, source: str
+) -> InitializationReport:
     """Load what the rules allow: never the global step; the extra layers only if ``initialize_last_layer``.
 
     Args:

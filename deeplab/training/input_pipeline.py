@@ -57,7 +57,11 @@ def _samples(reader: RecordReader, seed: int, start: int) -> Iterator[tuple[byte
 
 
 def training_batches(
-    reader: RecordReader, config: TrainingConfig, padding_pixel: Sequence[float], ignore_label: int, start_step: int
+    reader: RecordReader,
+    config: TrainingConfig,
+    padding_pixel: Sequence[float],
+    ignore_label: int,
+    start_step: int,
 ) -> tf.data.Dataset:
     """Endless batches from step ``start_step`` on.
 
@@ -84,5 +88,7 @@ def training_batches(
     )
     options = tf.data.Options()
     options.deterministic = True
-    batches = samples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).batch(config.train_batch_size, drop_remainder=True)
+    batches = samples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).batch(
+        config.train_batch_size, drop_remainder=True
+    )
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

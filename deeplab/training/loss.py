@@ -12,7 +12,11 @@ Tensor = Any
 
 
 def segmentation_losses(
-    logits_by_scale: Mapping[str, Tensor], labels: Tensor, ignore_label: int, config: TrainingConfig, step: Tensor
+    logits_by_scale: Mapping[str, Tensor],
+    labels: Tensor,
+    ignore_label: int,
+    config: TrainingConfig,
+    step: Tensor,
 ) -> list[Tensor]:
     """One loss per entry of one output's logits; the total is their sum.
 

@@ -197,8 +197,8 @@ class Run:
             tf.summary.scalar("learning_rate", rate)
             if self.config.save_summaries_images:
                 tf.summary.image("samples/image", images / 255.0)
-                colours = tf.constant(self.dataset.paint(labels[..., 0].numpy()))
-                tf.summary.image("samples/label", colours)
+                painted = [self.dataset.paint(label) for label in labels[..., 0].numpy()]
+                tf.summary.image("samples/label", tf.stack(painted))
         self._writer.flush()
 
     def _save_is_due(self) -> bool:

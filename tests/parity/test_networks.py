@@ -25,9 +25,7 @@ def _cases() -> list[Any]:
     if not path.exists():
         return [pytest.param(None, marks=pytest.mark.skip("needs the folder 'shared' beside the repository"))]
     cases = json.loads(path.read_text())
-    return [
-        pytest.param(case, id=case["id"]) for case in cases if case["flags"]["model_variant"] in BACKBONES
-    ]
+    return [pytest.param(case, id=case["id"]) for case in cases if case["flags"]["model_variant"] in BACKBONES]
 
 
 @pytest.mark.parametrize("case", _cases())

@@ -42,9 +42,7 @@ def _run(path: Path, fetches: list[str]) -> Any:
 
 
 @pytest.mark.timeout(900)
-def test_export_predicts_every_pixel_of_the_published_graph(
-    checkpoints: Path, real_data: Path, tmp_path: Path
-) -> None:
+def test_export_predicts_every_pixel_of_the_published_graph(checkpoints: Path, real_data: Path, tmp_path: Path) -> None:
     folder, ours = checkpoints / "deeplabv3_mnv2_dm05_pascal", tmp_path / "graph.pb"
     _deeplab(
         "export",

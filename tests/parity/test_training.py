@@ -12,7 +12,6 @@ import tensorflow as tf
 from deeplab.backbones import BACKBONES
 from deeplab.config import TrainingConfig, validate
 from deeplab.data.datasets import get_dataset
-from deeplab.model import layers
 from deeplab.training.learning_rate import learning_rate
 from deeplab.training.loss import segmentation_losses
 from deeplab.training.trainer import Trainer
@@ -57,7 +56,7 @@ def test_training_equals_the_original(
     case: dict[str, Any], goldens: Path, weights: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The goldens were recorded with dropout replaced by the identity.
-    monkeypatch.setattr(layers, "dropout", lambda inputs, keep_prob: inputs)
+    monkeypatch.setattr(tf.nn.experimental, "stateless_dropout", lambda inputs, rate, seed: inputs)
     trainer = _trainer(case, weights)
     size = trainer.config.train_crop_size
     images = weights.images(case["batch"], *size, case["image_seed"])
@@ -76,9 +75,7 @@ def test_training_equals_the_original(
 
     norms = dict(expected["gradient_l2_norms"])
     floor = 1e-4 * max(norms.values())
-    errors = [
-        abs(float(tf.norm(gradients[name])) - norm) / norm for name, norm in norms.items() if norm > floor
-    ]
+    errors = [abs(float(tf.norm(gradients[name])) - norm) / norm for name, norm in norms.items() if norm > floor]
     assert max(errors) <= (5e-3 if frozen else 0.25)
     assert np.median(errors) <= (3e-4 if frozen else 0.06)
 
@@ -103,11 +100,15 @@ def _check_moving_averages(trainer: Trainer, path: Path) -> None:
 @pytest.mark.parametrize("case", _params(_read("training_parts/learning_rate.json")))
 def test_learning_rate_equals_the_original(case: dict[str, Any]) -> None:
     arguments = {name: value for name, value in case["args"].items() if name in TrainingConfig.model_fields}
-    if case["args"]["learning_policy"] not in ("poly", "step") or case["args"].get("slow_start_burnin_type") == "linear":
+    if (
+        case["args"]["learning_policy"] not in ("poly", "step")
+        or case["args"].get("slow_start_burnin_type") == "linear"
+    ):
         pytest.skip("a policy that no flag of the original reaches")
     config = validate(TrainingConfig, {**arguments, **PATHS})
     rates = [learning_rate(config, step) for step in case["steps"]]
-    assert rates == pytest.approx(case["learning_rates"], rel=2e-6, abs=1e-12)
+    # Relative to the largest: the original computes 1 - s / length in float32.
+    assert np.abs(np.subtract(rates, case["learning_rates"])).max() <= 1e-6 * max(case["learning_rates"])
 
 
 @pytest.mark.parametrize("case", _params(_read("training_parts/losses.json")))

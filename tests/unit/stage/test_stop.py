@@ -1,0 +1,61 @@
+"""How a stage stops, in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+POLITE = """
+import time
+from deeplab.errors import Stopped
+from deeplab.stage import stop
+stop.install()
+print("ready", flush=True)
+try:
+    with stop.polite_stop():
+        while stop.stop_requested() is None:
+            time.sleep(0.01)
+        print("kept", flush=True)
+except Stopped as stopped:
+    raise SystemExit(stopped.exit_code)
+"""
+ABRUPT = POLITE.replace("with stop.polite_stop():", "if True:").replace("stop.stop_requested() is None", "True")
+
+
+def _start(program: str, **environment: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_polite_stage_finishes_what_it_must(number: int, code: int) -> None:
+    process = _start(POLITE)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert (output, process.returncode) == ("kept\n", code)
+
+
+def test_other_stages_stop_at_once() -> None:
+    process = _start(ABRUPT)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+    assert (output, process.returncode) == ("", 143)
+
+
+def test_a_stage_stops_when_its_parent_is_gone() -> None:
+    process = _start(POLITE, DEEPLAB_STOP_AT_END_OF_STDIN="1")
+    time.sleep(0.2)
+    assert process.poll() is None
+    output, _ = process.communicate(timeout=20)  # closes the pipe, as the death of a parent does
+    assert (output, process.returncode) == ("kept\n", 143)
