@@ -111,12 +111,19 @@ def _split(value: Any) -> Any:
     return "" if parts in ([""], []) else parts
 
 
-def validate(config_class: type[AnyFlags], values: Mapping[str, Any]) -> AnyFlags:
+def validate(config_class: type[AnyFlags], values: Mapping[str, Any], *, only_known: bool = False) -> AnyFlags:
     """Build a configuration, turning pydantic's report into one sentence per bad field.
+
+    Args:
+        config_class: the model.
+        values: field name -> value or text.
+        only_known: pass over names that are not fields of this model.
 
     Raises:
         ConfigError: naming each field, the value given and what is allowed.
     """
+    if only_known:
+        values = {name: value for name, value in values.items() if name in config_class.model_fields}
     try:
         return config_class.model_validate(dict(values))
     except ValidationError as error:

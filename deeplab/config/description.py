@@ -16,7 +16,8 @@ from deeplab.config.model import ModelConfig, PreprocessingConfig
 from deeplab.errors import ConfigError
 
 FILE_NAME = "model.json"
-# Every stage names its crop after itself; the description holds one crop, height and width in pixels.
+# Every stage names its crop after itself; the description holds training's. Where photos are resized, later stages
+# take whole photos instead of crops, so their default is at least the largest side that a resize leaves.
 _CROP_FIELDS = ("train_crop_size", "eval_crop_size", "crop_size")
 
 
@@ -81,15 +82,17 @@ def resolve(
     """
     if description is None:
         return validate(config_class, given)
-    supplied = _supplied(config_class, description)
+    supplied = _supplied(config_class, description, given)
     config = validate(config_class, {**supplied, **{name: value for name, value in given.items() if value != ""}})
     _refuse_contradictions(config, given, supplied)
     return config
 
 
-def _supplied(config_class: type[Flags], description: ModelDescription) -> dict[str, Any]:
+def _supplied(config_class: type[Flags], description: ModelDescription, given: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {**description.fields, "num_classes": description.num_classes}
-    values.update(dict.fromkeys(_CROP_FIELDS, description.crop_size))
+    resize = validate(PreprocessingConfig, {**description.fields, **given}, only_known=True)
+    crop = tuple(max(side, resize.largest_side or 0) for side in description.crop_size)
+    values.update({name: crop for name in _CROP_FIELDS})
     if description.dataset is not None:
         values["dataset"] = description.dataset
     return {name: value for name, value in values.items() if name in config_class.model_fields}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from deeplab.config.base import Flags, flag
 
@@ -85,6 +85,22 @@ class PreprocessingConfig(Flags):
     max_resize_value: int | None = flag(None, "Upper bound of the longer side after that resize.", ge=1)
     resize_factor: int | None = flag(None, "Sides become a multiple of this plus one; the output stride.", ge=1)
     keep_aspect_ratio: bool = flag(True, "Accepted for the original's sake; nothing reads it.", key=False)
+
+    @property
+    def largest_side(self) -> int | None:
+        """The longest side, in pixels, that a resize can leave; None where there is no resize or no bound."""
+        if self.max_resize_value is None:
+            return None
+        return self.max_resize_value - (self.max_resize_value - 1) % (self.resize_factor or 1)
+
+    @model_validator(mode="after")
+    def _check_resize(self) -> "PreprocessingConfig":
+        if self.max_resize_value is not None and self.min_resize_value is None:
+            raise ValueError(
+                f"max_resize_value={self.max_resize_value} needs min_resize_value too; give both, the same for "
+                "'longest side at most'"
+            )
+        return self
 
 
 class SeedConfig(Flags):

@@ -160,6 +160,7 @@ class EvaluationConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     @model_validator(mode="after")
     def _check(self) -> "EvaluationConfig":
         _no_quantisation(self.quantize_delay_step)
+        _fits(self.largest_side, self.eval_crop_size)
         return self
 
 
@@ -180,6 +181,7 @@ class ExportConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     @model_validator(mode="after")
     def _check(self) -> "ExportConfig":
         _no_quantisation(self.quantize_delay_step)
+        _fits(self.largest_side, self.crop_size)
         return self
 
 
@@ -202,6 +204,15 @@ class PredictConfig(ModelConfig, PreprocessingConfig, SeedConfig):
 def _only(name: str, given: int, allowed: int, remedy: str) -> None:
     if given != allowed:
         raise ValueError(f"{name}={given} is not supported (only {allowed}): {remedy}")
+
+
+def _fits(largest_side: int | None, crop_size: tuple[int, int]) -> None:
+    if largest_side is not None and largest_side > max(crop_size):
+        height, width = crop_size
+        raise ValueError(
+            f"crop_size={height},{width} is smaller than the {largest_side} pixels that max_resize_value leaves; "
+            f"give at least {largest_side},{largest_side}"
+        )
 
 
 def _no_quantisation(delay_step: int) -> None:

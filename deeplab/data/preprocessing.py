@@ -46,11 +46,9 @@ def resized_shape(height: Tensor, width: Tensor, config: PreprocessingConfig) ->
     rise to a multiple plus one.
     """
     sides = tf.cast(tf.stack([height, width]), tf.float32)
-    factor, smallest, largest = config.resize_factor, config.min_resize_value, config.max_resize_value
+    factor, smallest, largest = config.resize_factor, config.min_resize_value, config.largest_side
     size = tf.cast(tf.floor(sides * (float(smallest or 0) / tf.reduce_min(sides))), tf.int32)
     if largest is not None:
-        if factor is not None:
-            largest -= (largest - 1) % factor
         bounded = tf.cast(tf.floor(sides * (float(largest) / tf.reduce_max(sides))), tf.int32)
         size = tf.where(tf.reduce_max(size) > largest, bounded, size)
     if factor is not None:
@@ -60,7 +58,7 @@ def resized_shape(height: Tensor, width: Tensor, config: PreprocessingConfig) ->
 
 def resize_to_range(image: Tensor, label: Tensor, config: PreprocessingConfig) -> tuple[Tensor, Tensor]:
     """Resize a pair as the flags say; unchanged where they say nothing."""
-    if config.min_resize_value is None and config.max_resize_value is None:
+    if config.min_resize_value is None:
         return image, label
     height, width = resized_shape(tf.shape(image)[0], tf.shape(image)[1], config)
     return _resize_pair(image, label, height, width)

@@ -34,12 +34,14 @@ def build_frozen_graph(config: ExportConfig, values: Mapping[str, Array]) -> tf.
         CheckpointError: if a variable is missing in ``values`` or has another shape.
         ConfigError: for options that the network does not have.
     """
-    network = Network(config, config.num_classes, config.crop_size, ConstantStore(values))
+    store = ConstantStore(values)
+    network = Network(config, config.num_classes, config.crop_size, store)
     with tf.Graph().as_default() as graph:
         image = tf.compat.v1.placeholder(tf.uint8, [1, None, None, 3], name=INPUT_NAME)
         original_size = tf.shape(image)[1:3]
         prepared, prepared_size = _prepare(image, config, network.backbone.padding_pixel)
         labels, probabilities = network.predict(prepared, config.inference_scales, config.add_flipped_images)[SEMANTIC]
+        store.refuse_unused()
         _name_outputs(labels, probabilities, prepared_size, original_size)
         names = [PREDICTIONS_NAME, PROBABILITIES_NAME, RAW_PREDICTIONS_NAME, RAW_PROBABILITIES_NAME]
         meta_graph = tf.compat.v1.train.export_meta_graph(graph=graph, strip_default_attrs=True)
@@ -49,7 +51,7 @@ def build_frozen_graph(config: ExportConfig, values: Mapping[str, Array]) -> tf.
 def _prepare(image: Tensor, config: ExportConfig, padding_pixel: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Resize as configured and pad to the crop; returns the batch of one and its size before padding."""
     prepared = tf.cast(image, tf.float32)
-    if config.min_resize_value is not None or config.max_resize_value is not None:
+    if config.min_resize_value is not None:
         prepared = resize_bilinear(prepared, *resized_shape(tf.shape(image)[1], tf.shape(image)[2], config))
     size = tf.shape(prepared)[1:3]
     padded = pad_to(prepared[0], *config.crop_size, tf.constant(padding_pixel, tf.float32))

@@ -95,7 +95,10 @@ def _predict(segmenter: Segmenter, config: PredictConfig, colours: Array, folder
     for kind in ("ids", "colours", "overlays"):
         (folder / kind).mkdir(exist_ok=True)
     for name, photo in read_photos(config.images, config.images_split, config.max_images):
-        labels = segmenter.segment(photo)
+        try:
+            labels = segmenter.segment(photo)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
         if labels.max(initial=0) >= len(colours):
             raise DataError(
                 f"{name}: the model predicts class {labels.max()}, but there are colours for {len(colours)} classes; "

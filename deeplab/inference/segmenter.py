@@ -12,7 +12,7 @@ from PIL import Image
 
 from deeplab.config import ExportConfig, ModelDescription
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
-from deeplab.errors import CheckpointError
+from deeplab.errors import CheckpointError, DataError
 from deeplab.export.frozen_graph import INPUT_NAME, PREDICTIONS_NAME, build_frozen_graph
 from deeplab.model.checkpoint import Checkpoint
 
@@ -43,7 +43,13 @@ class Segmenter:
             if scale < 1:
                 size = (max(1, int(photo.width * scale)), max(1, int(photo.height * scale)))
                 inputs = photo.resize(size, Image.Resampling.BILINEAR)
-        labels = self._function(tf.constant(np.asarray(inputs)[np.newaxis])).numpy()[0]
+        try:
+            labels = self._function(tf.constant(np.asarray(inputs)[np.newaxis])).numpy()[0]
+        except tf.errors.InvalidArgumentError:
+            raise DataError(
+                f"the model cannot take a photo of {photo.height}x{photo.width} pixels (height x width): after its own "
+                "resize it exceeds the crop the graph was exported for; export with a larger --crop_size"
+            ) from None
         labels = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
         if inputs.size == photo.size:
             return labels
@@ -83,5 +89,4 @@ def from_checkpoint(checkpoint: Checkpoint, config: ExportConfig) -> Segmenter:
 
 def usable_crop(config: ExportConfig) -> tuple[int, int] | None:
     """The size that photos must fit in, or None where the graph itself resizes them."""
-    resizes = config.min_resize_value is not None or config.max_resize_value is not None
-    return None if resizes else config.crop_size
+    return None if config.min_resize_value is not None else config.crop_size

@@ -27,11 +27,10 @@ class Predictor:
     def __init__(self, network: Network, scales: Sequence[float], add_flipped_images: bool) -> None:
         self.backbone: Backbone = network.backbone
         size = network.crop_size or (None, None)
-        self._function = tf.function(
-            lambda images: network.predict(images, scales, add_flipped_images)[SEMANTIC][0],
-            autograph=False,
-            input_signature=[tf.TensorSpec([None, *size, 3], tf.float32)],
+        function = tf.function(
+            lambda images: network.predict(images, scales, add_flipped_images)[SEMANTIC][0], autograph=False
         )
+        self._function = function.get_concrete_function(tf.TensorSpec([None, *size, 3], tf.float32))
 
     def labels(self, images: Array) -> Array:
         """float32 [batch, height, width, 3] in 0..255 to int64 [batch, height, width]."""
@@ -52,5 +51,7 @@ def make_predictor(
     Raises:
         CheckpointError: if a variable is missing there or has another shape.
     """
-    network = Network(config, num_classes, crop_size, ConstantStore(checkpoint.read()))
-    return Predictor(network, scales, add_flipped_images)
+    store = ConstantStore(checkpoint.read())
+    predictor = Predictor(Network(config, num_classes, crop_size, store), scales, add_flipped_images)
+    store.refuse_unused()
+    return predictor

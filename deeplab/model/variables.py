@@ -106,3 +106,37 @@ class ConstantStore(VariableStore):
             with graph.name_scope(""), tf.control_dependencies(None):
                 self._constants[key] = tf.constant(value, name=name)
         return self._constants[key]
+
+    def refuse_unused(self) -> None:
+        """Refuse a network that leaves parts of the checkpoint's head unused: its flags are not those of training.
+
+        A network without its decoder restores without complaint, for ASPP and decoder have equally many channels,
+        and predicts nonsense.
+
+        Raises:
+            CheckpointError: naming the flag that brings the unused part in.
+        """
+        used = {name for _, name in self._constants}
+        for scope, remedy in _HEAD_FLAGS.items():
+            unused = [
+                name for name in self._values if name.startswith(scope) and not _is_slot(name) and name not in used
+            ]
+            if unused:
+                raise CheckpointError(
+                    f"the checkpoint holds {unused[0]} and {len(unused) - 1} more of {scope.rstrip('/')} that the model "
+                    f"does not use; {remedy}"
+                )
+
+
+# What a part of the head is brought in by.
+_HEAD_FLAGS = {
+    "decoder/": "pass the --decoder_output_stride it was trained with, such as 4",
+    "image_pooling/": "pass --add_image_level_feature=true",
+    "aspp": "pass as many --atrous_rates as it was trained with, such as 6, 12 and 18",
+    "concat_projection/": "pass --aspp_with_concat_projection=true",
+    "meta_architecture/": "pass the --dense_prediction_cell_json it was trained with",
+}
+
+
+def _is_slot(name: str) -> bool:
+    return name.endswith(("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage"))

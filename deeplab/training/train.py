@@ -30,6 +30,7 @@ from deeplab.training.input_pipeline import RecordReader, training_batches
 from deeplab.training.learning_rate import learning_rate
 from deeplab.training.metrics_log import FILE_NAME as METRICS_NAME
 from deeplab.training.metrics_log import MetricsLog
+from deeplab.training.summaries import Summaries
 from deeplab.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Run:
         self.description.write(self.folder.path / DESCRIPTION_NAME)
         self._restore()
         self._metrics = MetricsLog(self.folder.path / METRICS_NAME, self.trainer.step)
-        self._writer = tf.summary.create_file_writer(str(self.folder.path))
+        self._summaries = Summaries(self.folder.path)
         with polite_stop():
             complete = self._train()
         if complete:
@@ -192,14 +193,11 @@ class Run:
         if not last and time.monotonic() - self._last_summary < self.config.save_summaries_secs:
             return
         self._last_summary = time.monotonic()
-        with self._writer.as_default(step=step):
-            tf.summary.scalar("losses/total_loss", loss)
-            tf.summary.scalar("learning_rate", rate)
-            if self.config.save_summaries_images:
-                tf.summary.image("samples/image", images / 255.0)
-                painted = [self.dataset.paint(label) for label in labels[..., 0].numpy()]
-                tf.summary.image("samples/label", tf.stack(painted))
-        self._writer.flush()
+        self._summaries.scalars(step, {"losses/total_loss": loss, "learning_rate": rate})
+        if self.config.save_summaries_images:
+            painted = [self.dataset.paint(label) for label in labels[..., 0].numpy()]
+            self._summaries.images(step, "samples/image", images.numpy().clip(0, 255).astype("uint8"))
+            self._summaries.images(step, "samples/label", painted)
 
     def _save_is_due(self) -> bool:
         step = self.trainer.step
@@ -223,7 +221,7 @@ class Run:
 
     def _seal(self) -> None:
         self._metrics.close()
-        self._writer.close()
+        self._summaries.close()
         folder = self.folder.path
         checkpoint = locate(folder)
         products = [*checkpoint.files(), folder / DESCRIPTION_NAME]
