@@ -92,7 +92,7 @@ def _supplied(config_class: type[Flags], description: ModelDescription, given: M
     values: dict[str, Any] = {**description.fields, "num_classes": description.num_classes}
     resize = validate(PreprocessingConfig, {**description.fields, **given}, only_known=True)
     crop = tuple(max(side, resize.largest_side or 0) for side in description.crop_size)
-    values.update({name: crop for name in _CROP_FIELDS})
+    values.update(dict.fromkeys(_CROP_FIELDS, crop))
     if description.dataset is not None:
         values["dataset"] = description.dataset
     return {name: value for name, value in values.items() if name in config_class.model_fields}

@@ -107,9 +107,15 @@ def _predict(segmenter: Segmenter, config: PredictConfig, colours: Array, folder
         painted = Image.fromarray(colours[labels])
         yield _save(Image.fromarray(labels), folder / "ids" / f"{name}.png")
         yield _save(painted, folder / "colours" / f"{name}.png")
-        yield _save(Image.blend(photo, painted, _OPACITY), folder / "overlays" / f"{name}.jpg", quality=92)
+        yield _save(_overlay(photo, painted), folder / "overlays" / f"{name}.jpg", quality=92)
         progress.advance()
     progress.close()
+
+
+def _overlay(photo: Image.Image, painted: Image.Image) -> Image.Image:
+    """The photo under its colour mask; where the mask is black (background) the photo shows unchanged."""
+    coloured = Image.fromarray(np.asarray(painted).any(axis=2))
+    return Image.composite(Image.blend(photo, painted, _OPACITY), photo, coloured)
 
 
 def _save(picture: Image.Image, path: Path, **options: Any) -> Path:

@@ -117,14 +117,13 @@ class ConstantStore(VariableStore):
             CheckpointError: naming the flag that brings the unused part in.
         """
         used = {name for _, name in self._constants}
+        left = [name for name in self._values if name not in used and not _is_slot(name)]
         for scope, remedy in _HEAD_FLAGS.items():
-            unused = [
-                name for name in self._values if name.startswith(scope) and not _is_slot(name) and name not in used
-            ]
+            unused = [name for name in left if name.startswith(scope)]
             if unused:
                 raise CheckpointError(
-                    f"the checkpoint holds {unused[0]} and {len(unused) - 1} more of {scope.rstrip('/')} that the model "
-                    f"does not use; {remedy}"
+                    f"the checkpoint holds {unused[0]} and {len(unused) - 1} more of {scope.rstrip('/')} that the "
+                    f"model does not use; {remedy}"
                 )
 
 

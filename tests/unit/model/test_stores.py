@@ -1,0 +1,101 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab.config import ModelConfig, validate
+from deeplab.errors import CheckpointError, ConfigError
+from deeplab.model import layers
+from deeplab.model.network import Network
+from deeplab.model.variables import ConstantStore, VariableStore
+
+SMALL = {"depth_multiplier": 0.1, "aspp_convs_filters": 8, "decoder_filters": 8}
+
+
+def _network(store: VariableStore, classes: int = 3, **flags: Any) -> Network:
+    return Network(validate(ModelConfig, {**SMALL, **flags}), classes, (33, 33), store)
+
+
+def _build(network: Network) -> None:
+    tf.function(network.predict, autograph=False).get_concrete_function(tf.TensorSpec([1, 33, 33, 3]))
+
+
+def _values(**flags: Any) -> dict[str, np.ndarray]:
+    store = VariableStore()
+    _build(_network(store, **flags))
+    return {name: variable.numpy() for name, variable in store.variables.items()}
+
+
+def test_constants_give_the_output_of_variables() -> None:
+    store = VariableStore()
+    images = tf.constant(np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)), tf.float32)
+    first = tf.function(_network(store).predict, autograph=False)(images)["semantic"]
+    values = {name: variable.numpy() for name, variable in store.variables.items()}
+    second = tf.function(_network(ConstantStore(values)).predict, autograph=False)(images)["semantic"]
+    assert np.abs(first[1] - second[1]).max() < 1e-6
+
+
+def test_a_head_that_stays_unused_is_refused() -> None:
+    store = ConstantStore(_values(decoder_output_stride="4"))
+    _build(_network(store))
+    with pytest.raises(
+        CheckpointError, match="of decoder that the model does not use; pass the --decoder_output_stride"
+    ):
+        store.refuse_unused()
+    whole = ConstantStore(_values(decoder_output_stride="4"))
+    _build(_network(whole, decoder_output_stride="4"))
+    whole.refuse_unused()
+
+
+def test_a_missing_or_misshapen_variable_is_named() -> None:
+    with pytest.raises(CheckpointError, match="no variable 'aspp1_depthwise/depthwise_weights'"):
+        _build(_network(ConstantStore(_values()), atrous_rates="6"))
+    with pytest.raises(CheckpointError, match=r"'logits/semantic/weights' has shape \[1, 1, 8, 3\].*check num_classes"):
+        _build(_network(ConstantStore(_values()), classes=4))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"decoder_output_stride": "2"}, "mobilenet_v2 has no end point at stride 2; it has 4, 8, 16"),
+        ({"decoder_output_stride": "4,8"}, "give each stride once, the largest first"),
+        ({"model_variant": "mobilenet_v22"}, "did you mean mobilenet_v2"),
+        ({"logits_kernel_size": 3}, "needs --aspp_with_batch_norm=false"),
+        ({"decoder_output_is_logits": True}, "needs decoder_filters"),
+    ],
+)
+def test_a_network_that_cannot_be(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _network(VariableStore(), **flags)
+
+
+def test_multi_scale_prediction_averages_probabilities() -> None:
+    network = _network(VariableStore())
+    images = tf.constant(np.random.default_rng(0).uniform(0, 255, (1, 33, 33, 3)), tf.float32)
+    labels, probabilities = tf.function(
+        lambda batch: network.predict(batch, (0.5, 1.0), add_flipped_images=True)["semantic"], autograph=False
+    )(images)
+    assert np.allclose(probabilities.numpy().sum(-1), 1, atol=1e-5)
+    assert np.array_equal(labels.numpy(), probabilities.numpy().argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"), [(513, 1 / 16, 33), (64, 1 / 4, 16), (65, 0.5, 33), (10, 1.5, 14)]
+)
+def test_scale_dimension_truncates(size: int, scale: float, expected: int) -> None:
+    assert layers.scale_dimension(size, scale) == expected
+    assert int(layers.scale_dimension(tf.constant(size), scale)) == expected
+
+
+def test_dropout_is_a_function_of_the_seed() -> None:
+    store = VariableStore()
+    inputs = tf.ones([1, 4, 4, 8])
+    assert np.array_equal(layers.dropout(inputs, 0.5, is_training=True, store=store), inputs)
+    results = []
+    for seed in (1, 1, 2):
+        store.dropout_seed = tf.constant([0, seed])
+        results.append(layers.dropout(inputs, 0.5, is_training=True, store=store).numpy())
+    assert np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+    assert set(np.unique(results[0])) == {0.0, 2.0}
