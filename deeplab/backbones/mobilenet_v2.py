@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_slim as slim
 
 from deeplab.backbones.record import Backbone
+from deeplab.backbones.strides import OutputStride
 from deeplab.config import ModelConfig
 from deeplab.model import layers
 from deeplab.model.initializers import truncated_normal
@@ -55,27 +56,14 @@ def build(images: Tensor, config: ModelConfig) -> tuple[Tensor, dict[str, Tensor
     batch_norms = slim.arg_scope([layers.batch_norm], decay=0.997, epsilon=0.001)
     with tf.compat.v1.variable_scope("MobilenetV2"), convolutions, batch_norms:
         net = layers.conv2d(images, _width(_STEM_FILTERS, config), 3, stride=2, scope="Conv")
-        current_stride, rate, layer = 2, 1, 1
+        strides, layer = OutputStride(config.output_stride, reached=2), 1
         for expansion, filters, repetitions, first_stride in _BLOCKS:
             for repetition in range(repetitions):
-                stride = first_stride if repetition == 0 else 1
                 layer += 1
-                # Once the target stride is reached, a stride becomes dilation, effective from the next block on.
-                dilate = current_stride == config.output_stride
+                stride, rate = strides.next(first_stride if repetition == 0 else 1)
                 scope = "expanded_conv" if layer == 2 else f"expanded_conv_{layer - 2}"
-                net, depthwise = _block(
-                    net,
-                    expansion,
-                    _width(filters, config),
-                    1 if dilate else stride,
-                    rate if dilate else 1,
-                    scope,
-                )
+                net, depthwise = _block(net, expansion, _width(filters, config), stride, rate, scope)
                 end_points[f"layer_{layer}/depthwise_output"] = depthwise
-                if dilate:
-                    rate *= stride
-                else:
-                    current_stride *= stride
     return net, end_points
 
 

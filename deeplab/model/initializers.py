@@ -40,6 +40,28 @@ def xavier_uniform() -> Initializer:
     return draw
 
 
+def variance_scaling(factor: float = 2.0) -> Initializer:
+    """Truncated normal with variance ``factor`` / fan-in (He et al. 2015; slim's default for ResNets).
+
+    The truncation at two standard deviations loses some variance, which the constant 1.3 gives back.
+    """
+
+    def draw(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+        return np.sqrt(1.3 * factor / _fans(shape)[0]) * _truncated(shape, generator)
+
+    return draw
+
+
+def variance_scaling_uniform(factor: float) -> Initializer:
+    """Uniform with variance ``factor`` / fan-in."""
+
+    def draw(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+        limit = np.sqrt(3.0 * factor / _fans(shape)[0])
+        return generator.uniform(-limit, limit, shape)
+
+    return draw
+
+
 def constant(value: float) -> Initializer:
     """The same value everywhere."""
     return lambda shape, generator: np.full(shape, value)

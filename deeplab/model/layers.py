@@ -219,6 +219,26 @@ def dropout(
     return tf.nn.experimental.stateless_dropout(inputs, rate=1.0 - keep_prob, seed=store.dropout_seed)
 
 
+def fixed_padding(inputs: Tensor, kernel_size: int, rate: int = 1) -> Tensor:
+    """Pad height and width by the dilated kernel's size minus one, the smaller half first."""
+    total = (kernel_size - 1) * rate
+    sides = [total // 2, total - total // 2]
+    return tf.pad(inputs, [[0, 0], sides, sides, [0, 0]])
+
+
+def conv2d_same(inputs: Tensor, filters: int, kernel_size: int, *, stride: int, rate: int = 1, scope: str) -> Tensor:
+    """Convolution whose padding does not depend on the input's size, unlike SAME's at strides above 1."""
+    if stride == 1:
+        return conv2d(inputs, filters, kernel_size, rate=rate, scope=scope)
+    padded = fixed_padding(inputs, kernel_size, rate)
+    return conv2d(padded, filters, kernel_size, stride=stride, rate=rate, padding="VALID", scope=scope)
+
+
+def hard_swish(inputs: Tensor) -> Tensor:
+    """x * relu6(x + 3) / 6 (MobileNet v3, section 5.2)."""
+    return inputs * tf.nn.relu6(inputs + 3) * (1.0 / 6.0)
+
+
 def q_sigmoid(inputs: Tensor) -> Tensor:
     """relu6(x + 3) * 0.16667: the constant is the original's, not exactly one sixth."""
     return tf.nn.relu6(inputs + 3) * 0.16667
