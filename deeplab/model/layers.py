@@ -235,7 +235,7 @@ def conv2d_same(inputs: Tensor, filters: int, kernel_size: int, *, stride: int, 
 
 
 def hard_swish(inputs: Tensor) -> Tensor:
-    """x * relu6(x + 3) / 6 (MobileNet v3, section 5.2)."""
+    """X * relu6(x + 3) / 6 (MobileNet v3, section 5.2)."""
     return inputs * tf.nn.relu6(inputs + 3) * (1.0 / 6.0)
 
 

@@ -157,7 +157,7 @@ class OutputFolder(_Place):
             if not self._differences(there) and manifest.damage(self.path) is None:
                 self.manifest = manifest
                 return
-        elif marker.exists():
+        elif marker.exists() and self._visible():
             self._refuse(self._differences(json.loads(marker.read_text(encoding="utf-8")), self._growing))
         else:
             self._refuse_foreign()
@@ -174,8 +174,12 @@ class OutputFolder(_Place):
                 "Choose an empty folder, or repeat the earlier command to go on there"
             )
 
+    def _visible(self) -> list[str]:
+        """What is there besides hidden files; nothing, after a run that failed before its first output."""
+        return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+
     def _refuse_foreign(self) -> None:
-        present = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        present = self._visible()
         if present and not set(present) & set(self._adopts):
             raise OutputError(
                 f"{self.path}: not empty ({', '.join(present[:3])}{', …' if len(present) > 3 else ''}) and not made "

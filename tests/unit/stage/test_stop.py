@@ -13,9 +13,9 @@ import time
 from deeplab.errors import Stopped
 from deeplab.stage import stop
 stop.install()
-print("ready", flush=True)
 try:
     with stop.polite_stop():
+        print("ready", flush=True)
         while stop.stop_requested() is None:
             time.sleep(0.01)
         print("kept", flush=True)

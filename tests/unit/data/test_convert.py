@@ -1,0 +1,295 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab.data import convert
+from deeplab.data.images import decode_labels, encode_png
+from deeplab.data.shards import list_shards, open_data_folder
+from deeplab.data.tfrecord import parse_example, read_records
+from deeplab.errors import ConfigError, DataError, OutputError
+from deeplab.stage import Manifest
+
+_PHOTO, _MASK = "images/training/ADE_train_00000002.jpg", "annotations/training/ADE_train_00000002.png"
+
+
+def _convert(source, folder, **flags):
+    convert.run({"dataset": "sample", "source": str(source), "output_dir": str(folder), **flags})
+    return folder
+
+
+def _examples(folder, split):
+    shards = list_shards(folder, split)
+    return [[parse_example(record) for record in read_records(shard)] for shard in shards]
+
+
+def _left(folder):
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in (".lock", ".unfinished.json"))
+
+
+def _bytes(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".tfrecord", ".gz")}
+
+
+def _member(archive, name):
+    with zipfile.ZipFile(archive) as opened:
+        return opened.read(f"ADEChallengeData2016/{name}")
+
+
+def test_a_zip_becomes_shards(sample_zip, tmp_path, capsys):
+    folder = _convert(sample_zip, tmp_path / "out", num_shards=3)
+    train, val = _examples(folder, "train"), _examples(folder, "val")
+    assert [len(shard) for shard in train] == [3, 3, 2]
+    assert [len(shard) for shard in val] == [1, 1, 0]
+    names = [example["image/filename"].decode() for shard in train for example in shard]
+    assert sorted(names) == [f"ADE_train_{number:08d}.jpg" for number in range(1, 9)] != names
+    assert capsys.readouterr().out.splitlines() == [
+        '{"split": "train", "pairs": 8, "shards": 3}',
+        '{"split": "val", "pairs": 2, "shards": 3}',
+    ]
+    manifest = Manifest.read(folder / "manifest.json")
+    assert [output.path for output in manifest.outputs] == sorted(_bytes(folder))
+    assert {output.kind for output in manifest.outputs} == {"product"}
+
+
+def test_features_are_the_originals(sample_zip, tmp_path):
+    (examples,) = _examples(_convert(sample_zip, tmp_path / "out", num_shards=1), "train")
+    example = next(one for one in examples if one["image/filename"] == b"ADE_train_00000002.jpg")
+    photo, mask = _member(sample_zip, _PHOTO), _member(sample_zip, _MASK)
+    width, height = Image.open(io.BytesIO(photo)).size
+    assert example == {
+        "image/encoded": photo,
+        "image/filename": b"ADE_train_00000002.jpg",
+        "image/format": b"jpeg",
+        "image/height": height,
+        "image/width": width,
+        "image/channels": 3,
+        "image/segmentation/class/encoded": mask,
+        "image/segmentation/class/format": b"png",
+    }
+
+
+def test_bytes_do_not_depend_on_threads_but_on_the_seed(sample_zip, tmp_path):
+    one = _convert(sample_zip, tmp_path / "one", num_threads=1)
+    two = _convert(sample_zip, tmp_path / "two", num_threads=2)
+    other = _convert(sample_zip, tmp_path / "other", seed=1)
+    assert _bytes(one) == _bytes(two)
+    assert _bytes(one)["train-00000-of-00004.tfrecord"] != _bytes(other)["train-00000-of-00004.tfrecord"]
+
+
+def test_the_archive_holds_the_shards(sample_zip, tmp_path):
+    out = _convert(sample_zip, tmp_path / "out")
+    with open_data_folder(out / "tfrecords.tar.gz") as folder:
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+            name: content for name, content in _bytes(out).items() if name != "tfrecords.tar.gz"
+        }
+
+
+@pytest.mark.parametrize("root", ["", "ADEChallengeData2016"])
+def test_a_folder_gives_the_same_records(sample_zip, tmp_path, root):
+    with zipfile.ZipFile(sample_zip) as archive:
+        archive.extractall(tmp_path / "tree")
+    from_folder = _convert(tmp_path / "tree" / root, tmp_path / "a")
+    assert _bytes(from_folder) == _bytes(_convert(sample_zip, tmp_path / "b"))
+
+
+def test_a_folder_with_one_zip_stands_for_the_zip(sample_zip, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.zip").write_bytes(sample_zip.read_bytes())
+    assert _bytes(_convert(tmp_path / "in", tmp_path / "a")) == _bytes(_convert(sample_zip, tmp_path / "b"))
+
+
+def test_the_four_folder_flags_give_the_same_records(sample_zip, tmp_path):
+    with zipfile.ZipFile(sample_zip) as archive:
+        archive.extractall(tmp_path)
+    root = tmp_path / "ADEChallengeData2016"
+    convert.run(
+        {
+            "dataset": "sample",
+            "train_image_folder": str(root / "images/training"),
+            "train_image_label_folder": str(root / "annotations/training"),
+            "val_image_folder": str(root / "images/validation"),
+            "val_image_label_folder": str(root / "annotations/validation"),
+            "output_dir": str(tmp_path / "a"),
+        }
+    )
+    assert _bytes(tmp_path / "a") == _bytes(_convert(sample_zip, tmp_path / "b"))
+
+
+def test_without_source_and_folders_it_says_what_to_pass(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"no such folder: --train_image_folder=\./ADE20K.* Pass --source="):
+        convert.run({})
+
+
+def test_what_lies_beside_is_passed_over(sample_zip, rewritten, tmp_path):
+    extra = rewritten(
+        {
+            "objectInfo150.txt": b"text",
+            "images/training/Thumbs.db": b"x",
+            "images/training/._ADE_train_00000001.jpg": b"x",
+            "__MACOSX/images/training/ADE_train_00000009.jpg": b"x",
+            "images/training/": b"",
+        }
+    )
+    assert _bytes(_convert(extra, tmp_path / "a")) == _bytes(_convert(sample_zip, tmp_path / "b"))
+
+
+def test_a_palette_mask_is_written_as_labels(rewritten, sample_zip, tmp_path):
+    labels = decode_labels(_member(sample_zip, _MASK), "m")
+    image, buffer = Image.fromarray(labels), io.BytesIO()
+    image.putpalette([9, 8, 7] * 256)
+    image.save(buffer, "PNG")
+    (examples,) = _examples(_convert(rewritten({_MASK: buffer.getvalue()}), tmp_path / "out", num_shards=1), "train")
+    found = next(one for one in examples if one["image/filename"] == b"ADE_train_00000002.jpg")
+    np.testing.assert_array_equal(decode_labels(found["image/segmentation/class/encoded"], "m"), labels)
+
+
+def _faults(sample_zip):
+    photo, mask = _member(sample_zip, _PHOTO), decode_labels(_member(sample_zip, _MASK), "m")
+    spoilt = mask.copy()
+    spoilt[3, 4] = 9
+    return {
+        "photo cut short": ({_PHOTO: photo[:-200]}, r"ADE_train_00000002\.jpg: damaged or cut short"),
+        "mask is a text": ({_MASK: b"text"}, r"ADE_train_00000002\.png: neither JPEG nor PNG"),
+        "sizes differ": (
+            {_MASK: encode_png(mask[:-1])},
+            rf"00000002\.png is {mask.shape[1]}x{mask.shape[0] - 1} pixels, its photo .*00000002\.jpg "
+            rf"{mask.shape[1]}x{mask.shape[0]}",
+        ),
+        "label out of range": (
+            {_MASK: encode_png(spoilt)},
+            r"ADE_train_00000002\.png: label value 9 at row 3, column 4; sample allows 0\.\.8 and 255",
+        ),
+        "photo without mask": (
+            {_MASK: None, "images/validation/extra.jpg": b""},
+            r"2 files without partner: .*ADE_train_00000002\.jpg has no mask; .*extra\.jpg has no mask\. Add",
+        ),
+        "mask without photo": ({_PHOTO: None}, r"1 files without partner: .*ADE_train_00000002\.png has no photo"),
+        "many photos without mask": (
+            {f"images/training/x{number}.jpg": b"" for number in range(25)},
+            "25 files without partner: .*; and 15 more",
+        ),
+        "two photos of one name": ({_PHOTO.replace(".jpg", ".png"): photo}, "share a name"),
+        "two data sets": ({f"other/{_PHOTO}": photo}, "holds several data sets"),
+    }
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "photo cut short",
+        "mask is a text",
+        "sizes differ",
+        "label out of range",
+        "photo without mask",
+        "mask without photo",
+        "many photos without mask",
+        "two photos of one name",
+        "two data sets",
+    ],
+)
+def test_a_fault_is_named_and_leaves_nothing(fault, sample_zip, rewritten, tmp_path):
+    changes, message = _faults(sample_zip)[fault]
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match=message):
+        _convert(rewritten(changes), tmp_path / "out")
+    assert _left(tmp_path / "out") == []
+    # What failed does not block the folder for the mended data.
+    _convert(sample_zip, tmp_path / "out")
+
+
+@pytest.mark.parametrize("keep", [0, 1000, -1])
+def test_a_zip_cut_short_is_an_error(sample_zip, tmp_path, keep):
+    path = tmp_path / "short.zip"
+    path.write_bytes(sample_zip.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"short\.zip: not a zip archive, or cut short .*fetch it again"):
+        _convert(path, tmp_path / "out")
+
+
+def test_a_damaged_member_is_an_error(sample_zip, tmp_path):
+    photo = _member(sample_zip, _PHOTO)
+    path = tmp_path / "bad.zip"
+    path.write_bytes(sample_zip.read_bytes().replace(photo, photo[:900] + bytes(20) + photo[920:]))
+    with pytest.raises(DataError, match=r"bad\.zip: .*ADE_train_00000002\.jpg is damaged \(Bad CRC"):
+        _convert(path, tmp_path / "out")
+    assert _left(tmp_path / "out") == []
+
+
+def test_an_empty_data_set_is_an_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    with pytest.raises(DataError, match=r"no photos found; expected images/training/NAME\.jpg"):
+        _convert(tmp_path / "empty.zip", tmp_path / "out")
+
+
+def test_a_missing_source_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"none\.zip: no such file"):
+        _convert(tmp_path / "none.zip", tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(sample_zip, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        _convert(sample_zip, tmp_path / "file" / "sub")
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "pascal_voc_seg"])
+def test_other_layouts_are_refused(sample_zip, tmp_path, name):
+    with pytest.raises(ConfigError, match="convertible are ade20k, sample"):
+        _convert(sample_zip, tmp_path / "out", dataset=name)
+
+
+def test_a_finished_folder_is_left_alone(sample_zip, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = _convert(sample_zip, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
+    _convert(sample_zip, folder)
+    assert "already converted" in caplog.text
+    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
+    with pytest.raises(OutputError, match="--num_shards is 4 there, 2 given"):
+        _convert(sample_zip, folder, num_shards=2)
+
+
+def test_an_unfinished_folder_is_written_anew(sample_zip, tmp_path):
+    folder = _convert(sample_zip, tmp_path / "out")
+    expected = _bytes(folder)
+    (folder / "train-00001-of-00004.tfrecord").write_bytes(b"half")
+    (folder / ".tmp-train-00002-of-00004.tfrecord").write_bytes(b"half")
+    _convert(sample_zip, folder)
+    assert _bytes(folder) == expected and not list(folder.glob(".tmp-*"))
+
+
+def test_a_stop_request_ends_it_at_once_and_leaves_nothing(sample_zip, tmp_path):
+    source, out = tmp_path / "large.zip", tmp_path / "out"
+    with zipfile.ZipFile(source, "w") as archive:
+        photo, mask = _member(sample_zip, _PHOTO), _member(sample_zip, _MASK)
+        for number in range(20_000):
+            archive.writestr(f"images/training/{number}.jpg", photo)
+            archive.writestr(f"annotations/training/{number}.png", mask)
+    command = [
+        sys.executable,
+        "-m",
+        "deeplab",
+        "convert",
+        "--dataset=sample",
+        f"--source={source}",
+        f"--output_dir={out}",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(out.glob(".tmp-train-*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    started = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert time.monotonic() - started < 5
+    assert _left(out) == []

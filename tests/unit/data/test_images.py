@@ -1,0 +1,116 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab.data.datasets import get_dataset
+from deeplab.data.images import EncodedImage, check_mask, check_pair, check_photo, decode_labels, encode_png
+from deeplab.errors import DataError
+
+_SAMPLE, _ADE20K = get_dataset("sample"), get_dataset("ade20k")
+
+
+def _encoded(image, kind):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _noise(height=40, width=60):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def _mask(*values):
+    return np.array([values], np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_photo_is_what_its_bytes_are(kind):
+    encoded = _encoded(_noise(), kind)
+    assert check_photo(encoded, "x.jpg") == EncodedImage(encoded, kind.lower(), 40, 60)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_photo_cut_short_is_an_error(kind, share):
+    encoded = _encoded(_noise(), kind)
+    with pytest.raises(DataError, match=r"x\.jpg: damaged or cut short"):
+        check_photo(encoded[: int(len(encoded) * share)], "x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("tail", [bytes(7), b"notes of a tool"])
+def test_bytes_behind_the_end_are_no_error(kind, tail):
+    encoded = _encoded(_noise(), kind) + tail
+    assert check_photo(encoded, "x.jpg").encoded == encoded
+
+
+@pytest.mark.parametrize(
+    ("encoded", "message"),
+    [(b"", "is empty"), (b"text", "neither JPEG nor PNG"), (_encoded(_noise(), "BMP"), "a BMP file")],
+)
+def test_what_is_no_photo(encoded, message):
+    with pytest.raises(DataError, match=f"x.jpg: .*{message}"):
+        check_photo(encoded, "x.jpg")
+
+
+def test_a_gray_mask_is_kept_as_it_is():
+    encoded = encode_png(_mask(0, 8, 255))
+    assert check_mask(encoded, "m.png", _SAMPLE) == EncodedImage(encoded, "png", 1, 3)
+
+
+def test_a_palette_mask_becomes_its_indices():
+    image = Image.frombytes("P", (3, 1), bytes([0, 2, 255]))
+    image.putpalette([200, 100, 50] * 256)
+    checked = check_mask(_encoded(image, "PNG"), "m.png", _SAMPLE)
+    with Image.open(io.BytesIO(checked.encoded)) as written:
+        assert written.mode == "L"
+    np.testing.assert_array_equal(decode_labels(checked.encoded, "m.png"), _mask(0, 2, 255))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "values", "message"),
+    [
+        (_ADE20K, (0, 150, 151), r"m\.png: label value 151 at row 0, column 2; ade20k allows 0\.\.150$"),
+        (_ADE20K, (255,), r"label value 255 .*allows 0\.\.150$"),
+        (_SAMPLE, (255, 9), r"label value 9 at row 0, column 1; sample allows 0\.\.8 and 255 \(ignored\)"),
+    ],
+)
+def test_a_value_out_of_range_is_named(dataset, values, message):
+    with pytest.raises(DataError, match=message):
+        check_mask(encode_png(_mask(*values)), "m.png", dataset)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (_noise(), "PNG", "a colour PNG; masks must be 8-bit"),
+        (Image.fromarray(np.zeros((2, 2), np.uint16)), "PNG", "a 16-bit PNG"),
+        (Image.new("LA", (2, 2)), "PNG", "a gray with transparency"),
+        (_noise().convert("L"), "JPEG", "a JPEG file; masks must be PNG"),
+    ],
+)
+def test_masks_of_other_kinds_are_refused_with_a_remedy(image, kind, message):
+    with pytest.raises(DataError, match=f"m.png: {message}"):
+        check_mask(_encoded(image, kind), "m.png", _SAMPLE)
+
+
+def test_a_two_valued_mask_reads_as_tensorflow_reads_it():
+    image = Image.fromarray(np.array([[False, True]]))
+    with pytest.raises(DataError, match="label value 255"):
+        check_mask(_encoded(image, "PNG"), "m.png", _ADE20K)
+    assert check_mask(_encoded(image, "PNG"), "m.png", _SAMPLE).width == 2
+
+
+def test_a_mask_cut_short_is_an_error():
+    encoded = encode_png(np.random.default_rng(0).integers(0, 9, (50, 50)).astype(np.uint8))
+    with pytest.raises(DataError, match="damaged or cut short"):
+        check_mask(encoded[:500], "m.png", _SAMPLE)
+
+
+def test_sizes_of_a_pair_must_agree():
+    photo, mask = EncodedImage(b"", "jpeg", 40, 60), EncodedImage(b"", "png", 60, 40)
+    with pytest.raises(DataError, match=r"m\.png is 40x60 pixels, its photo p\.jpg 60x40"):
+        check_pair(photo, mask, "p.jpg", "m.png")
+    check_pair(photo, EncodedImage(b"", "png", 40, 60), "p.jpg", "m.png")
