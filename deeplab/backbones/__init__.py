@@ -2,11 +2,11 @@
 
 import difflib
 
-from deeplab.backbones import mobilenet_v2, mobilenet_v3, resnet_v1, xception
+from deeplab.backbones import mobilenet_v2, mobilenet_v3, nas, resnet_v1, xception
 from deeplab.backbones.record import Backbone
 from deeplab.errors import ConfigError
 
-_FAMILIES = (mobilenet_v2, mobilenet_v3, resnet_v1, xception)
+_FAMILIES = (mobilenet_v2, mobilenet_v3, nas, resnet_v1, xception)
 BACKBONES: dict[str, Backbone] = {variant.name: variant for family in _FAMILIES for variant in family.VARIANTS}
 
 

@@ -100,8 +100,8 @@ AnyFlags = TypeVar("AnyFlags", bound=Flags)
 
 
 def _split(value: Any) -> Any:
-    """Turn ``"513,513"``, ``["6", "12"]`` or ``["6,12"]`` into a flat list; leave other values alone."""
-    if isinstance(value, str):
+    """Make ``"513,513"``, ``["6", "12"]``, ``["6,12"]`` or the lone ``4`` of a file a flat list; leave the rest."""
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         value = [value]
     if not isinstance(value, (list, tuple)):
         return value

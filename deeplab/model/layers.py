@@ -34,11 +34,13 @@ class Mode:
         training: dropout is active.
         batch_statistics: batch norm normalises by the batch and updates its moving statistics.
         weight_decay: L2 coefficient of regularised kernels.
+        drop_path_keep_prob: see ``drop_path``.
     """
 
     training: bool = False
     batch_statistics: bool = False
     weight_decay: float = 0.0
+    drop_path_keep_prob: float = 1.0
 
 
 INFERENCE = Mode()
@@ -46,10 +48,13 @@ INFERENCE = Mode()
 
 def arg_scope(mode: Mode, store: VariableStore) -> Any:
     """The arg scope under which a whole network is built."""
-    convolution = slim.arg_scope([conv2d], weights_regularizer=L2(mode.weight_decay))
-    with convolution, slim.arg_scope([batch_norm], is_training=mode.batch_statistics, store=store):
-        with slim.arg_scope([dropout], is_training=mode.training, store=store) as scope:
-            return scope
+    with (
+        slim.arg_scope([conv2d, separable_conv2d], weights_regularizer=L2(mode.weight_decay)),
+        slim.arg_scope([batch_norm], is_training=mode.batch_statistics, store=store),
+        slim.arg_scope([drop_path], keep_prob=mode.drop_path_keep_prob),
+        slim.arg_scope([dropout, drop_path], is_training=mode.training, store=store) as scope,
+    ):
+        return scope
 
 
 @slim.add_arg_scope
@@ -184,6 +189,32 @@ def _finish(
     return outputs if activation_fn is None else activation_fn(outputs)
 
 
+@slim.add_arg_scope
+def separable_conv2d(
+    inputs: Tensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: str = "SAME",
+    weights_initializer: Initializer | None = None,
+    weights_regularizer: L2 | None = None,
+    scope: str = "SeparableConv2d",
+) -> Tensor:
+    """Depthwise and pointwise convolution with nothing between or behind; both kernels are regularised."""
+    channels, initializer = int(inputs.shape[-1]), weights_initializer or initializers.xavier_uniform()
+    with tf.compat.v1.variable_scope(scope):
+        depthwise, pointwise = (
+            slim.model_variable(name, shape, initializer=initializer, regularizer=weights_regularizer)
+            for name, shape in (
+                ("depthwise_weights", [kernel_size, kernel_size, channels, 1]),
+                ("pointwise_weights", [1, 1, channels, filters]),
+            )
+        )
+    outputs = tf.nn.depthwise_conv2d(inputs, depthwise, strides=[1, stride, stride, 1], padding=padding)
+    return tf.nn.convolution(outputs, pointwise, padding="VALID")
+
+
 def split_separable_conv2d(inputs: Tensor, filters: int, kernel_size: int, rate: int, scope: str) -> Tensor:
     """Depthwise then pointwise convolution, each with batch norm and activation: the heads' separable layer.
 
@@ -214,9 +245,35 @@ def dropout(
     The mask is a function of ``store.dropout_seed``, so that a resumed run draws the masks an unbroken one draws.
     Without a seed nothing is dropped.
     """
-    if not is_training or store is None or store.dropout_seed is None:
+    seed = store.draw_seed() if is_training and store is not None else None
+    if seed is None:
         return inputs
-    return tf.nn.experimental.stateless_dropout(inputs, rate=1.0 - keep_prob, seed=store.dropout_seed)
+    return tf.nn.experimental.stateless_dropout(inputs, rate=1.0 - keep_prob, seed=seed)
+
+
+@slim.add_arg_scope
+def drop_path(
+    inputs: Tensor,
+    depth: float,
+    *,
+    keep_prob: float = 1.0,
+    is_training: bool = False,
+    store: VariableStore | None = None,
+) -> Tensor:
+    """Zero a whole image's features with a probability that grows with depth and with training's progress.
+
+    Args:
+        inputs: [batch, height, width, channels].
+        depth: position in the network, 0..1; at 1 and at the end of training the path is kept with ``keep_prob``.
+        keep_prob: 1 drops nothing.
+        is_training: nothing is dropped at inference.
+        store: holds the seed and the progress.
+    """
+    if not is_training or keep_prob == 1.0 or store is None or store.training_progress is None:
+        return inputs
+    kept = 1.0 - tf.minimum(1.0, store.training_progress) * depth * (1.0 - keep_prob)
+    draw = tf.random.stateless_uniform([tf.shape(inputs)[0], 1, 1, 1], store.draw_seed())
+    return inputs / kept * tf.floor(kept + draw)
 
 
 def fixed_padding(inputs: Tensor, kernel_size: int, rate: int = 1) -> Tensor:

@@ -193,9 +193,14 @@ class Network:
         passes: dict[str, list[Tensor]] = {name: [] for name in self.outputs}
         for scale in scales:
             for mirrored in (False, True) if add_flipped_images else (False,):
-                inputs = tf.reverse(images, [2]) if mirrored else images
-                for name, entries in self._multi_scale_logits(inputs, (scale,), INFERENCE).items():
-                    logits = tf.reverse(entries[MERGED], [2]) if mirrored else entries[MERGED]
-                    passes[name].append(tf.nn.softmax(layers.resize_bilinear(logits, height, width)))
+                for name, logits in self.pass_logits(images, scale, mirrored).items():
+                    upright = tf.reverse(logits, [2]) if mirrored else logits
+                    passes[name].append(tf.nn.softmax(layers.resize_bilinear(upright, height, width)))
         means = {name: tf.reduce_mean(tf.stack(items, axis=4), axis=4) for name, items in passes.items()}
         return {name: (tf.argmax(mean, 3), mean) for name, mean in means.items()}
+
+    def pass_logits(self, images: Tensor, scale: float, mirrored: bool) -> dict[str, Tensor]:
+        """Logits of one pass of multi-scale inference; those of a mirrored pass are mirrored too."""
+        inputs = tf.reverse(images, [2]) if mirrored else images
+        entries = self._multi_scale_logits(inputs, (scale,), INFERENCE)
+        return {name: logits[MERGED] for name, logits in entries.items()}

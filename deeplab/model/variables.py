@@ -35,8 +35,10 @@ class VariableStore:
         self.l2_coefficients: dict[str, float] = {}
         # None: batch norms use their own decay; else a scalar that replaces it (statistics re-estimation).
         self.batch_norm_decay: tf.Variable | None = None
-        # int32 [2], the seed of this step's dropout masks; set by whoever traces a training step.
+        # int32 [2], the seed of what this step drops; set by whoever traces a training step.
         self.dropout_seed: tf.Tensor | None = None
+        # float32 scalar 0..1, the share of the training that is done; ramps drop path.
+        self.training_progress: tf.Tensor | None = None
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -61,6 +63,13 @@ class VariableStore:
         if trainable:
             self.trainable_names.append(name)
         return tf.Variable(value, trainable=trainable, name=name)
+
+    def draw_seed(self) -> tf.Tensor | None:
+        """A new seed derived from ``dropout_seed``, int32 [2]; None outside a training step."""
+        if self.dropout_seed is None:
+            return None
+        self.dropout_seed = tf.random.experimental.stateless_fold_in(self.dropout_seed, 1)
+        return self.dropout_seed
 
     @property
     def trainable(self) -> list[tf.Variable]:

@@ -35,7 +35,7 @@ class Trainer:
         self.config, self.dataset = config, dataset
         self.store = VariableStore(config.seed)
         self.network = Network(config, dataset.num_classes, config.train_crop_size, self.store)
-        self._mode = Mode(True, config.fine_tune_batch_norm, config.weight_decay)
+        self._mode = Mode(True, config.fine_tune_batch_norm, config.weight_decay, config.drop_path_keep_prob)
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False, name=GLOBAL_STEP)
         self._create_variables()
         self.optimizer = make_optimizer(config, self.trainable)
@@ -86,11 +86,13 @@ class Trainer:
     def _step(self, images: Tensor, labels: Tensor, rate: Tensor) -> Tensor:
         seed = tf.stack([self.config.seed, _DROPOUT_STREAM])
         self.store.dropout_seed = tf.random.experimental.stateless_fold_in(seed, self.global_step)
+        total_steps = float(self.config.training_number_of_steps)
+        self.store.training_progress = tf.cast(self.global_step, tf.float32) / total_steps
         total, gradients = self.gradients(images, labels)
         scaled = {name: gradient * self._multipliers.get(name, 1.0) for name, gradient in gradients.items()}
         self.optimizer.apply(scaled, self.store.variables, rate)
         self.global_step.assign_add(1)
-        self.store.dropout_seed = None
+        self.store.dropout_seed = self.store.training_progress = None
         return total
 
     def train_step(self, images: Tensor, labels: Tensor, rate: float) -> float:

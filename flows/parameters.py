@@ -1,0 +1,198 @@
+"""The parameters of the training flow: its command line, its ``--config`` file and the run form of Prefect's UI.
+
+Every section is derived from a stage's configuration model: the same names, bounds and descriptions, but without
+what the flow itself supplies (paths, the data set), and with "empty" as every default. Empty means not given: the
+preset, then ``model.json``, then the original's default decides.
+"""
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import Field, create_model, model_serializer, model_validator
+from pydantic_core import PydanticUndefined
+
+from deeplab.config import CONFIGS, Flags, ModelConfig, ModelDescription, PreprocessingConfig, TrainingConfig, resolve
+from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.errors import ConfigError
+from flows import presets
+
+_DEFAULT_DATASET = "ade20k"
+_DEFAULT_STORE = "deeplab-store"
+# The data set that the flow draws itself when no source is given.
+_DRAWN_DATASET = "sample"
+# Flags that the flow supplies: the data set, and where each stage reads and writes.
+_SUPPLIED: dict[str, set[str]] = {
+    "sample": {"output_path"},
+    "fetch": {"output_dir", "seed"},
+    "convert": {
+        "dataset",
+        "source",
+        "train_image_folder",
+        "train_image_label_folder",
+        "val_image_folder",
+        "val_image_label_folder",
+        "output_dir",
+    },
+    "train": {"dataset", "dataset_dir", "train_logdir"},
+    "evaluate": {"dataset", "dataset_dir", "checkpoint_dir", "eval_logdir"},
+    "export": {"dataset", "checkpoint_path", "export_path"},
+    "predict": {"dataset", "model", "output_dir"},
+}
+# Stages whose network is the trained one: a field that decides the weights could only contradict it.
+_AFTER_TRAINING = {"evaluate", "export", "predict"}
+# Their default is the crop of the training.
+_CROPS = {"eval_crop_size", "crop_size"}
+_WITHOUT_EFFECT = "Accepted for the original's sake"
+
+
+class Section(Flags):
+    """The flags of one stage, as far as they were given."""
+
+    @model_serializer(mode="wrap")
+    def _only_given(self, handler: Any) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    def given(self) -> dict[str, Any]:
+        """The flags that were given."""
+        return {name: value for name, value in self if value is not None}
+
+
+def _section(stage: str) -> type[Section]:
+    """Derive a stage's section from its configuration model."""
+    config = CONFIGS[stage]
+    left_out = _SUPPLIED[stage] | (set(config.weight_fields()) if stage in _AFTER_TRAINING else set())
+    fields: dict[str, Any] = {}
+    for name, info in config.model_fields.items():
+        description = info.description or ""
+        if name in left_out or description.startswith(_WITHOUT_EFFECT):
+            continue
+        kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+        fields[name] = (kind | None, Field(None, description=_explained(stage, name, description)))
+    summary = (config.__doc__ or "").strip()
+    return create_model(f"{stage.capitalize()}Section", __base__=Section, __doc__=summary, **fields)
+
+
+def _explained(stage: str, name: str, description: str) -> str:
+    """A field's description with what "empty" comes to, where that can be said."""
+    default = CONFIGS[stage].model_fields[name].get_default()
+    if stage in _AFTER_TRAINING and name in {*ModelConfig.model_fields, *PreprocessingConfig.model_fields, *_CROPS}:
+        return f"{description} Empty: as trained."
+    if default in (None, "", PydanticUndefined):
+        return description
+    shown = ",".join(str(item) for item in default) if isinstance(default, tuple) else default
+    return f"{description} Empty: {str(shown).lower() if isinstance(shown, bool) else shown}."
+
+
+SampleSection = _section("sample")
+FetchSection = _section("fetch")
+ConvertSection = _section("convert")
+TrainSection = _section("train")
+EvaluateSection = _section("evaluate")
+ExportSection = _section("export")
+PredictSection = _section("predict")
+SECTIONS: dict[str, type[Section]] = {
+    "sample": SampleSection,
+    "fetch": FetchSection,
+    "convert": ConvertSection,
+    "train": TrainSection,
+    "evaluate": EvaluateSection,
+    "export": ExportSection,
+    "predict": PredictSection,
+}
+
+
+class TrainFlowParameters(Flags):
+    """Fetch a data set, convert it, train on it, archive, evaluate and export the network, and predict with it."""
+
+    preset: Annotated[str, Field(json_schema_extra={"enum": list(presets.names())})] | None = Field(
+        None, description=f"Named values for what is left empty: {', '.join(presets.names())}."
+    )
+    dataset: str | None = Field(None, description=f"Data set; empty: the preset's, else {_DEFAULT_DATASET}.")
+    store: str = Field(_DEFAULT_STORE, description="Folder that keeps what every stage made, for this and later runs.")
+    sample: SampleSection = Field(default_factory=SampleSection)  # type: ignore[valid-type]
+    fetch: FetchSection = Field(default_factory=FetchSection)  # type: ignore[valid-type]
+    convert: ConvertSection = Field(default_factory=ConvertSection)  # type: ignore[valid-type]
+    train: TrainSection = Field(default_factory=TrainSection)  # type: ignore[valid-type]
+    evaluate: EvaluateSection = Field(default_factory=EvaluateSection)  # type: ignore[valid-type]
+    export: ExportSection = Field(default_factory=ExportSection)  # type: ignore[valid-type]
+    predict: PredictSection = Field(default_factory=PredictSection)  # type: ignore[valid-type]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, values: Any) -> Any:
+        """A heading without content (``train:``) in a file is null."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainFlowParameters":
+        """Refuse now what a stage would refuse hours later."""
+        try:
+            self._check_names()
+            self._check_sections()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def _check_names(self) -> None:
+        if self.preset is not None and self.preset not in presets.names():
+            near = difflib.get_close_matches(self.preset, presets.names(), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(presets.names())}"
+            raise ConfigError(f"--preset={self.preset}: unknown; {hint}")
+        get_dataset(self.dataset_name)
+        if self.source is None and self.dataset_name != _DRAWN_DATASET:
+            raise ConfigError(
+                f"--fetch.source is required for the data set {self.dataset_name}: URL or path of its archive "
+                "(--preset=demo draws a data set of its own)"
+            )
+
+    def _check_sections(self) -> None:
+        dataset = get_dataset(self.dataset_name)
+        training = self._resolved("train", None)
+        assert isinstance(training, TrainingConfig)
+        description = describe(training, dataset)
+        for stage in SECTIONS:
+            self._resolved(stage, description if stage in _AFTER_TRAINING else None)
+
+    def _resolved(self, stage: str, description: ModelDescription | None) -> Flags:
+        """A stage's configuration, with a dash for every path that only the run knows."""
+        required = {name: "-" for name, info in CONFIGS[stage].model_fields.items() if info.is_required()}
+        supplied = {"dataset": self.dataset_name} if "dataset" in CONFIGS[stage].model_fields else {}
+        try:
+            return resolve(CONFIGS[stage], {**required, **supplied, **self.values(stage)}, description)
+        except ConfigError as error:
+            text = str(error)
+            raise ConfigError(text.replace("--", f"--{stage}.") if "--" in text else f"{stage}: {text}") from None
+
+    def values(self, stage: str) -> dict[str, Any]:
+        """A stage's flags: what was given, over the preset."""
+        section: Section = getattr(self, stage)
+        return {**self._preset_section(stage), **section.given()}
+
+    def _preset_section(self, stage: str) -> dict[str, Any]:
+        content = presets.load(self.preset).get(stage, {}) if self.preset else {}
+        return SECTIONS[stage].model_validate(content).given()
+
+    @property
+    def dataset_name(self) -> str:
+        """The data set: given, or the preset's, or ADE20K."""
+        preset: str | None = presets.load(self.preset).get("dataset") if self.preset else None
+        return self.dataset or preset or _DEFAULT_DATASET
+
+    @property
+    def source(self) -> str | None:
+        """URL or path of the data set's archive; None: the flow draws it."""
+        source: str | None = self.values("fetch").get("source")
+        return source
+
+    @property
+    def title(self) -> str:
+        """Data set and network, for the name of a run."""
+        default = TrainingConfig.model_fields["model_variant"].default
+        return f"{self.dataset_name} {self.values('train').get('model_variant', default)}"
+
+
+def describe(training: TrainingConfig, dataset: Dataset) -> ModelDescription:
+    """The description that a training with this configuration will write."""
+    return ModelDescription.of(training, training.train_crop_size, dataset.num_classes, **dataset.description())

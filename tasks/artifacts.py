@@ -1,0 +1,167 @@
+"""What a run shows in Prefect: a progress bar per long stage, the loss curve, the scores, the sheet of pictures.
+
+They live in Prefect's database, hence are small. They are shown to a person: when the API refuses one, the run
+says so and goes on.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.logging import get_run_logger
+
+from tasks.chart import Points, loss_curve, loss_point, read_points
+from tasks.pictures import data_uri, jpeg_data_uri
+
+# Seconds between two updates: each is a request of about 30 ms, the curve a larger one.
+_PROGRESS_INTERVAL, _CURVE_INTERVAL = 1.0, 10.0
+# Most bytes of a picture in Prefect's database.
+_LARGEST_PICTURE = 150_000
+
+
+def _show(what: str, publish: Callable[[], Any]) -> Any:
+    """Publish; a refusal is a warning, because a picture is not worth a training."""
+    try:
+        return publish()
+    except Exception as error:  # whatever the client raises
+        get_run_logger().warning("%s is not shown in Prefect: %s", what, " ".join(str(error).split()))
+        return None
+
+
+def _identifier(created: Any) -> UUID:
+    """Prefect's functions are typed for async callers too; called from a sync task they return the id itself."""
+    assert isinstance(created, UUID)
+    return created
+
+
+class ProgressBar:
+    """A stage's progress; appears with the first report."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._artifact: UUID | None = None
+        self._last = -_PROGRESS_INTERVAL
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Show so much done, at most once a second but always the end."""
+        now = time.monotonic()
+        if now - self._last < _PROGRESS_INTERVAL and done < total:
+            return
+        self._last = now
+        percent = 100.0 * done / total if total else 100.0
+        text = f"{self._stage}: {done} of {total} {unit}"
+        _show("the progress bar", lambda: self._publish(min(100.0, percent), text))
+
+    def _publish(self, percent: float, text: str) -> None:
+        if self._artifact is None:
+            self._artifact = _identifier(create_progress_artifact(percent, f"{self._stage}-progress", text))
+        else:
+            update_progress_artifact(self._artifact, percent, description=text)
+
+    def point(self, values: Mapping[str, Any]) -> None:
+        """Metrics are not progress."""
+
+
+class LossCurve:
+    """The loss over the steps, drawn anew while training runs."""
+
+    def __init__(self) -> None:
+        self._points: Points = []
+        self._artifact: UUID | None = None
+        self._last = time.monotonic()
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Progress is not a metric."""
+
+    def point(self, values: Mapping[str, Any]) -> None:
+        """Add a metric point."""
+        point = loss_point(values)
+        if point is None:
+            return
+        self._points.append(point)
+        if time.monotonic() - self._last >= _CURVE_INTERVAL:
+            self._last = time.monotonic()
+            _show("the loss curve", self._draw)
+
+    def publish(self, metrics_file: Path) -> None:
+        """Show the whole curve, from the first step on.
+
+        Args:
+            metrics_file: the training's ``metrics.jsonl``.
+        """
+        self._points = read_points(metrics_file)
+        if self._points:
+            _show("the loss curve", self._draw)
+
+    def _draw(self) -> None:
+        step, loss = self._points[-1]
+        picture = data_uri(loss_curve(self._points).encode(), "image/svg+xml")
+        text = f"Loss {loss:.4g} at step {step:.0f}\n\n![loss over training steps]({picture})\n"
+        if self._artifact is None:
+            self._artifact = _identifier(create_markdown_artifact(text, "train-loss", "Loss over training steps"))
+        else:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._artifact, ArtifactUpdate(data=text))
+
+
+def publish_scores(scores: Mapping[str, Any]) -> None:
+    """Show the overall figures and the table of classes."""
+    names = {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
+    overall = "\n".join(f"* {text}: {percent(scores.get(name))}" for name, text in names.items())
+    description = f"{scores.get('images')} images\n\n{overall}"
+    rows = [
+        {"id": row["id"], "class": row["name"], "IoU": percent(row["iou"]), "accuracy": percent(row["accuracy"])}
+        for row in scores["per_class"]
+    ]
+    _show("the table of IoU", lambda: create_table_artifact(rows, key="evaluate-iou", description=description))
+
+
+def publish_sheet(path: Path) -> None:
+    """Show the sheet photo | truth | prediction, if the stage drew one."""
+    if not path.exists():
+        return
+
+    def publish() -> None:
+        picture = jpeg_data_uri(path, widest=1200, largest=_LARGEST_PICTURE)
+        text = f"Photo | truth | prediction\n\n![rows of photo, truth and prediction]({picture})\n"
+        create_markdown_artifact(text, key="evaluate-sheet", description="Photo | truth | prediction")
+
+    _show("the sheet", publish)
+
+
+def publish_summary(scores: Mapping[str, Any], rows: Sequence[tuple[str, bool, float, str]], report: str) -> None:
+    """Show what came of the run.
+
+    Args:
+        scores: content of ``results.json``.
+        rows: stage, whether it was reused, seconds it took, key.
+        report: where the report is.
+    """
+    lines = [
+        f"| {stage} | {'reused' if reused else 'ran'} | {seconds:.1f} | `{key}` |"
+        for stage, reused, seconds, key in rows
+    ]
+    text = "\n".join(
+        [
+            f"**mean IoU {percent(scores.get('miou'))}** on {scores.get('images')} images. Report: `{report}`\n",
+            "| stage | this run | seconds | key |",
+            "| --- | --- | ---: | --- |",
+            *lines,
+        ]
+    )
+    _show("the summary", lambda: create_markdown_artifact(text, "run-summary", "What came of the run"))
+
+
+def percent(share: float | None) -> str:
+    """A share 0..1 as a percentage with two decimals; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.2f} %"

@@ -1,0 +1,134 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from deeplab.config import CONFIGS, ModelDescription, TrainingConfig, validate
+from deeplab.errors import ConfigError, DataError
+from deeplab.stage.versions import CODE_VERSIONS
+from tasks.stage import OUTPUTS, StageCall, _reason, checkpoint_digest, flag_text, shown
+
+TRAIN = {"dataset": "sample", "dataset_dir": "here"}
+
+
+def key(values, paths=TRAIN, **more):
+    return StageCall("train", values, paths, {"dataset_dir": "digest"}, **more).identity().key
+
+
+def test_tables_know_every_stage():
+    assert set(OUTPUTS) == set(CONFIGS) == set(CODE_VERSIONS)
+    for stage, (flag, _) in OUTPUTS.items():
+        assert flag in CONFIGS[stage].model_fields
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"log_steps": 1},
+        {"save_interval_secs": 5},
+        {"save_summaries_images": True},
+        {"profile_logdir": "profile"},
+        {"tf_initial_checkpoint": "the/content/is/an/input"},
+        {"training_number_of_steps": 30000},
+        {"train_crop_size": [513, 513]},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_paths_logging_and_defaults_leave_the_key_alone(values):
+    assert key(values) == key({})
+
+
+def test_folders_leave_the_key_alone():
+    assert key({}, {**TRAIN, "dataset_dir": "elsewhere"}) == key({})
+
+
+@pytest.mark.parametrize(
+    "values", [{"seed": 1}, {"train_batch_size": 4}, {"train_crop_size": "65,65"}, {"atrous_rates": [6, 12, 18]}]
+)
+def test_what_decides_the_weights_changes_the_key(values):
+    assert key(values) != key({})
+
+
+def test_content_of_the_input_changes_the_key():
+    one = StageCall("train", {}, TRAIN, {"dataset_dir": "a"}).identity()
+    assert one.key != StageCall("train", {}, TRAIN, {"dataset_dir": "b"}).identity().key
+
+
+def test_file_of_a_dense_prediction_cell_counts_by_content(tmp_path):
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text("[]")
+    other.write_text("[]")
+    assert key({"dense_prediction_cell_json": str(one)}) == key({"dense_prediction_cell_json": str(other)})
+    other.write_text("[1]")
+    assert key({"dense_prediction_cell_json": str(one)}) != key({"dense_prediction_cell_json": str(other)})
+
+
+def test_description_supplies_what_nobody_gave():
+    training = validate(TrainingConfig, {"dataset_dir": "-", "train_logdir": "-", "output_stride": 32})
+    description = ModelDescription.of(training, (65, 65), 21)
+    paths = {"checkpoint_path": "-"}
+    supplied = StageCall("export", {}, paths, {}, description).identity()
+    assert supplied.parameters["output_stride"] == 32
+    assert supplied.key == StageCall("export", {"output_stride": 32}, paths, {}, description).identity().key
+    assert supplied.key != StageCall("export", {"output_stride": 16}, paths, {}, description).identity().key
+
+
+def test_contradiction_of_the_checkpoint_is_refused_before_the_stage():
+    training = validate(TrainingConfig, {"dataset_dir": "-", "train_logdir": "-"})
+    description = ModelDescription.of(training, (65, 65), 21)
+    with pytest.raises(ConfigError, match="contradicts the checkpoint"):
+        StageCall("export", {"num_classes": 5}, {"checkpoint_path": "-"}, {}, description).identity()
+
+
+def test_command_writes_flags_as_a_person_would():
+    values = {"train_crop_size": (129, 129), "fine_tune_batch_norm": False, "base_learning_rate": 1e-05, "seed": None}
+    call = StageCall("train", values, {"dataset_dir": Path("data")})
+    assert call.command(Path("out")) == [
+        sys.executable,
+        "-m",
+        "deeplab",
+        "train",
+        "--train_crop_size=129,129",
+        "--fine_tune_batch_norm=false",
+        "--base_learning_rate=1e-05",
+        "--dataset_dir=data",
+        "--train_logdir=out",
+    ]
+
+
+def test_flag_text():
+    assert [flag_text(value) for value in (True, (1.0, 1.5), [6], "a b", 3)] == ["true", "1.0,1.5", "6", "a b", "3"]
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "expected"),
+    [
+        (1, "deeplab train: no records", "no records"),
+        (1, "ValueError: odd", "ValueError: odd"),
+        (3, "", "ended with status 3"),
+        (143, "stopped on request", "was told to stop"),
+        (-9, "", "memory"),
+        (-11, "", "ended by signal 11"),
+    ],
+)
+def test_reason_of_a_failure(status, line, expected):
+    assert expected in _reason("train", status, line)
+
+
+def test_shown_is_relative_below_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "a" / "b") == "a/b"
+    assert shown(Path("/elsewhere/b")) == "/elsewhere/b"
+
+
+def test_checkpoint_digest_of_a_prefix_and_of_nothing(tmp_path):
+    (tmp_path / "model.ckpt-5.index").write_text("index")
+    (tmp_path / "model.ckpt-5.data-00000-of-00001").write_text("values")
+    (tmp_path / "model.ckpt-50.index").write_text("another")
+    before = checkpoint_digest(str(tmp_path / "model.ckpt-5"))
+    (tmp_path / "model.ckpt-50.index").write_text("changed")
+    assert checkpoint_digest(str(tmp_path / "model.ckpt-5")) == before
+    (tmp_path / "model.ckpt-5.index").write_text("changed")
+    assert checkpoint_digest(str(tmp_path / "model.ckpt-5")) != before
+    with pytest.raises(DataError, match="no such file"):
+        checkpoint_digest(str(tmp_path / "missing"))
