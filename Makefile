@@ -10,9 +10,9 @@ DEMO := env -u PREFECT_API_URL -u PREFECT_API_KEY -u PREFECT_PROFILE PREFECT_HOM
 
 venv: $(STAMP)
 
-$(STAMP): requirements.lock requirements-dev.lock pyproject.toml
+$(STAMP): requirements-dev.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.lock -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
@@ -36,9 +36,9 @@ parity: venv
 test-long: venv
 	$(BIN)/python -m pytest -m long
 
-# Pin what is installed in .venv, after trying out newer versions there.
+# Pin the newest versions that pyproject.toml allows, for every Python it supports.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url
 lock:
-	$(BIN)/python -m pip install --quiet --no-deps -e .
-	$(BIN)/python -m deployments.locked_requirements > requirements.lock
-	$(BIN)/python -m deployments.locked_requirements dev > requirements-dev.lock
-	touch $(STAMP)
+	$(BIN)/python -m pip install --quiet uv
+	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
+	$(LOCK) --upgrade pyproject.toml --extra dev --constraint requirements.lock --output-file requirements-dev.lock
