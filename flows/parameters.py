@@ -33,7 +33,7 @@ _SUPPLIED: dict[str, set[str]] = {
         "val_image_label_folder",
         "output_dir",
     },
-    "train": {"dataset", "dataset_dir", "train_logdir"},
+    "train": {"dataset", "dataset_dir", "train_logdir", "dense_prediction_cell"},
     "evaluate": {"dataset", "dataset_dir", "checkpoint_dir", "eval_logdir"},
     "export": {"dataset", "checkpoint_path", "export_path"},
     "predict": {"dataset", "model", "output_dir"},

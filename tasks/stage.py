@@ -30,8 +30,6 @@ OUTPUTS: dict[str, tuple[str, str | None]] = {
     "export": ("export_path", "frozen_inference_graph.pb"),
     "predict": ("output_dir", None),
 }
-# KEY fields that name a file: its content takes part in the key, its path does not.
-_FILE_FIELDS = ("dense_prediction_cell_json",)
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,10 @@ class StageCall:
         """
         config_class, (output_flag, _) = CONFIGS[self.stage], OUTPUTS[self.stage]
         config = resolve(config_class, {**self.given(), output_flag: "-"}, self.description)
-        parameters = config.key_parameters()
-        files = {name: parameters.pop(name) for name in _FILE_FIELDS if parameters.get(name)}
-        inputs = {**self.inputs, **{name: input_digest(path) for name, path in files.items()}}
         version = CODE_VERSIONS[self.stage]
-        return Identity(stage=self.stage, code_version=version, parameters=parameters, inputs=inputs)
+        return Identity(
+            stage=self.stage, code_version=version, parameters=config.key_parameters(), inputs=dict(self.inputs)
+        )
 
     def command(self, output: Path) -> list[str]:
         """The command line that makes ``output``."""

@@ -100,9 +100,10 @@ def _supplied(config_class: type[Flags], description: ModelDescription, given: M
 
 def _refuse_contradictions(config: Flags, given: Mapping[str, Any], supplied: Mapping[str, Any]) -> None:
     trained = validate(type(config), {**config.model_dump(), **supplied})
+    asked = {name.removesuffix("_json") for name in given}
     for name in type(config).weight_fields():
         here, there = getattr(config, name), getattr(trained, name)
-        if name in given and here != there:
+        if name in asked and here != there:
             raise ConfigError(
                 f"--{name}={_text(here)} contradicts the checkpoint, which was trained with "
                 f"{name}={_text(there)}; leave the flag out"

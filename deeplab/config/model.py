@@ -1,10 +1,12 @@
 """What the network is: the original's flags of ``common.py`` plus the output stride and its rates."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
 from deeplab.config.base import Flags, flag
+from deeplab.config.dense_prediction_cell import Cell, check_inputs, read_cell
 
 
 def _number(value: Any) -> Any:
@@ -69,13 +71,41 @@ class ModelConfig(Flags):
     prediction_with_upsampled_logits: bool = flag(
         True, "Upsample logits, then argmax; false: argmax at low resolution, then nearest neighbour."
     )
-    dense_prediction_cell_json: str = flag("", "JSON file of a dense prediction cell that replaces ASPP.", weights=True)
+    dense_prediction_cell_json: str = flag(
+        "",
+        "JSON file of a dense prediction cell that replaces ASPP, or the published one's name.",
+        key=False,
+        weights=True,
+    )
+    dense_prediction_cell: Cell | None = flag(
+        None, "The cell itself, as JSON; read from dense_prediction_cell_json where that is given.", weights=True
+    )
     nas_stem_output_num_conv_filters: int = flag(20, "Base filter count of NAS cells.", weights=True, ge=1)
     nas_use_classification_head: bool = flag(False, "NAS: append the ImageNet classification head.", weights=True)
     nas_remove_os32_stride: bool = flag(False, "NAS: keep the stride-32 cells at stride 16.")
     batch_norm_decay: float = flag(
         0.9997, "Accepted for the original's sake; every batch norm has a constant of its own.", key=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_cell(cls, values: Any) -> Any:
+        """Put a cell's content in place of its file's name: a description of the model must not hold a path."""
+        if not isinstance(values, dict):
+            return values
+        name, cell = values.get("dense_prediction_cell_json"), values.get("dense_prediction_cell")
+        if name:
+            return {**values, "dense_prediction_cell_json": "", "dense_prediction_cell": read_cell(name)}
+        return {**values, "dense_prediction_cell": json.loads(cell)} if isinstance(cell, str) and cell else values
+
+    @model_validator(mode="after")
+    def _check_cell(self) -> "ModelConfig":
+        check_inputs(self.dense_prediction_cell or ())
+        if self.dense_prediction_cell is not None and self.output_stride > 16:
+            raise ValueError(
+                f"output_stride={self.output_stride}: a dense prediction cell has rates for 16; use 8 or 16"
+            )
+        return self
 
 
 class PreprocessingConfig(Flags):

@@ -151,7 +151,7 @@ def depthwise_conv2d(
     kernel_size: int,
     *,
     stride: int = 1,
-    rate: int = 1,
+    rate: int | tuple[int, int] = 1,
     padding: str = "SAME",
     activation_fn: Activation | None = tf.nn.relu,
     normalizer_fn: Callable[..., Tensor] | None = None,
@@ -159,8 +159,9 @@ def depthwise_conv2d(
     weights_regularizer: L2 | None = None,
     scope: str = "depthwise",
 ) -> Tensor:
-    """Depthwise convolution with channel multiplier 1; arguments and result as ``conv2d``'s."""
+    """Depthwise convolution with channel multiplier 1; as ``conv2d``, but ``rate`` may be (height, width)."""
     channels = int(inputs.shape[-1])
+    dilations = (rate, rate) if isinstance(rate, int) else rate
     with tf.compat.v1.variable_scope(scope):
         weights = slim.model_variable(
             "depthwise_weights",
@@ -170,7 +171,7 @@ def depthwise_conv2d(
         )
         # ``dilations`` here goes through space-to-batch: the kernel's own dilation has a wrong gradient on CPUs.
         outputs = tf.nn.depthwise_conv2d(
-            inputs, weights, strides=[1, stride, stride, 1], padding=padding, dilations=[rate, rate]
+            inputs, weights, strides=[1, stride, stride, 1], padding=padding, dilations=dilations
         )
         return _finish(outputs, channels, normalizer_fn, activation_fn)
 

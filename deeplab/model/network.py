@@ -12,6 +12,7 @@ from deeplab.errors import ConfigError
 from deeplab.model import layers
 from deeplab.model.aspp import HEAD_BATCH_NORM, atrous_spatial_pyramid_pooling
 from deeplab.model.decoder import check_decoder, refine_by_decoder
+from deeplab.model.dense_prediction_cell import dense_prediction_cell
 from deeplab.model.initializers import truncated_normal
 from deeplab.model.layers import INFERENCE, Mode
 from deeplab.model.variables import VariableStore
@@ -53,8 +54,6 @@ class Network:
     def _check(self) -> None:
         config = self.config
         check_decoder(config, self.backbone)
-        if config.dense_prediction_cell_json:
-            raise ConfigError("--dense_prediction_cell_json is not supported yet; leave it out to use ASPP")
         v2_style = not config.aspp_with_batch_norm and bool(config.atrous_rates)
         if config.logits_kernel_size != 1 and not v2_style:
             raise ConfigError(
@@ -120,7 +119,10 @@ class Network:
         config = self.config
         if config.aspp_with_batch_norm:
             pooling_crop = crop if self.crop_size is not None else None
-            features = atrous_spatial_pyramid_pooling(features, config, pooling_crop, scale)
+            if config.dense_prediction_cell is not None:
+                features = dense_prediction_cell(features, config, pooling_crop)
+            else:
+                features = atrous_spatial_pyramid_pooling(features, config, pooling_crop, scale)
         if config.decoder_output_stride:
             features = refine_by_decoder(features, end_points, crop, config, self.backbone)
         if config.decoder_output_is_logits:

@@ -56,10 +56,11 @@ def test_content_of_the_input_changes_the_key():
 
 def test_file_of_a_dense_prediction_cell_counts_by_content(tmp_path):
     one, other = tmp_path / "one.json", tmp_path / "other.json"
-    one.write_text("[]")
-    other.write_text("[]")
+    cell = '[{"op": "conv", "input": -1, "kernel": %d}]'
+    one.write_text(cell % 3)
+    other.write_text(cell % 3)
     assert key({"dense_prediction_cell_json": str(one)}) == key({"dense_prediction_cell_json": str(other)})
-    other.write_text("[1]")
+    other.write_text(cell % 1)
     assert key({"dense_prediction_cell_json": str(one)}) != key({"dense_prediction_cell_json": str(other)})
 
 
