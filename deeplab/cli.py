@@ -8,9 +8,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from deeplab.config import CONFIGS
+from deeplab.config import CONFIGS, SummaryConfig
 from deeplab.config.command_line import help_text, parse
-from deeplab.doctor import examine
 from deeplab.errors import ConfigError, DeepLabError, Stopped
 from deeplab.quiet import import_tensorflow
 from deeplab.stage import stop
@@ -27,27 +26,45 @@ _STAGES = {
     "export": "deeplab.export.export",
     "predict": "deeplab.inference.predict",
 }
-_WITH_TENSORFLOW = {"train", "archive", "evaluate", "export", "predict"}
-_USAGE = f"""deeplab {__version__}: semantic segmentation, one stage a command
+# Tool name -> the module whose ``run`` takes the words after it and returns the exit status, and what it does.
+_TOOLS = {
+    "model": ("deeplab.model.summary", "Print the layers, variables and multiply-adds of a network."),
+    "zoo": ("deeplab.zoo.command", "List, show and fetch the published checkpoints."),
+    "doctor": ("deeplab.doctor", "Tell versions, devices and what is missing."),
+}
+_WITH_TENSORFLOW = {"train", "archive", "evaluate", "export", "predict", "model"}
 
-  deeplab STAGE --flag=value ...     deeplab STAGE --help     deeplab doctor
 
-Stages:
-""" + "\n".join(f"  {name:10s} {(CONFIGS[name].__doc__ or '').strip().splitlines()[0]}" for name in _STAGES)
+def _usage() -> str:
+    summaries = {name: (CONFIGS[name].__doc__ or "").strip().splitlines()[0] for name in _STAGES}
+    summaries |= {name: summary for name, (_, summary) in _TOOLS.items()}
+    lines = [f"  {name:10s} {summary}" for name, summary in summaries.items()]
+    lines.insert(len(_STAGES), "\nTools:")
+    return "\n".join(
+        [
+            f"deeplab {__version__}: semantic segmentation, one stage a command",
+            "",
+            "  deeplab STAGE --flag=value ...     deeplab STAGE --help",
+            "",
+            "Stages:",
+            *lines,
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_USAGE)
+        print(_usage())
         return 0 if words else 2
     if words[0] in ("--version", "version"):
         print(__version__)
         return 0
     stage, rest = words[0], words[1:]
-    if {"-h", "--help"} & set(rest) and stage in CONFIGS:
-        print(help_text(stage, CONFIGS[stage]))
+    described = {**CONFIGS, "model": SummaryConfig}
+    if {"-h", "--help"} & set(rest) and stage in described:
+        print(help_text(stage, described[stage]))
         return 0
     return _run(stage, rest)
 
@@ -56,13 +73,12 @@ def _run(stage: str, arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     stop.install()
     try:
-        if stage == "doctor":
-            return examine()
-        if stage not in CONFIGS:
-            raise ConfigError(f"unknown stage {stage!r}; one of {', '.join(_STAGES)}, doctor")
+        if stage in _TOOLS:
+            return _use_tool(stage, arguments)
+        if stage not in _STAGES:
+            raise ConfigError(f"unknown stage {stage!r}; one of {', '.join([*_STAGES, *_TOOLS])}")
         given = parse(CONFIGS[stage], arguments)
-        if stage in _WITH_TENSORFLOW:
-            import_tensorflow()
+        _import_for(stage)
         importlib.import_module(_STAGES[stage]).run(given)
     except Stopped as stopped:
         logging.warning("%s", stopped)
@@ -77,3 +93,14 @@ def _run(stage: str, arguments: list[str]) -> int:
         print(f"deeplab {stage}: {where}{error.strerror}", file=sys.stderr)
         return 1
     return 0
+
+
+def _use_tool(name: str, arguments: list[str]) -> int:
+    _import_for(name)
+    status: int = importlib.import_module(_TOOLS[name][0]).run(arguments)
+    return status
+
+
+def _import_for(name: str) -> None:
+    if name in _WITH_TENSORFLOW:
+        import_tensorflow()

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 
+from deeplab.errors import ConfigError
 from deeplab.quiet import import_tensorflow
 from deeplab.version import __version__
 
@@ -25,8 +26,10 @@ _PACKAGES = (
 _DISK_GIB = 8
 
 
-def examine() -> int:
+def run(words: list[str]) -> int:
     """Print the report on stdout; returns 0 if nothing that a stage needs is missing, else 1."""
+    if words:
+        raise ConfigError(f"doctor takes no {words[0]}; just deeplab doctor")
     problems: list[str] = []
     print(f"deeplab {__version__}, Python {platform.python_version()}, {platform.platform()}")
     print(f"processors {os.cpu_count()}, free disk here {_free_gib():.0f} GiB")

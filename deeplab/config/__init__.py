@@ -12,6 +12,7 @@ from deeplab.config.stages import (
     FetchConfig,
     PredictConfig,
     SampleConfig,
+    SummaryConfig,
     TrainingConfig,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "PredictConfig",
     "PreprocessingConfig",
     "SampleConfig",
+    "SummaryConfig",
     "TrainingConfig",
     "resolve",
     "validate",

@@ -206,6 +206,13 @@ def _only(name: str, given: int, allowed: int, remedy: str) -> None:
         raise ValueError(f"{name}={given} is not supported (only {allowed}): {remedy}")
 
 
+class SummaryConfig(ModelConfig, SeedConfig):
+    """Print the layers, variables and multiply-adds of a network."""
+
+    num_classes: int = flag(21, "Classes of the model.", weights=True, ge=1)
+    crop_size: tuple[int, int] = flag((513, 513), "Input size, height then width, pixels.", repeated=True)
+
+
 def _fits(largest_side: int | None, crop_size: tuple[int, int]) -> None:
     if largest_side is not None and largest_side > max(crop_size):
         height, width = crop_size

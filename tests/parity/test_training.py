@@ -35,7 +35,7 @@ def _params(cases: list[dict[str, Any]]) -> list[Any]:
 TRAINING = [
     case
     for case in _read("train/configs.json")
-    if case["flags"]["model_variant"] in BACKBONES and case["flavour"] == "unified"
+    if case["flags"]["model_variant"] in BACKBONES and case.get("flavour") != "shipped"
 ]
 
 
