@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from deeplab.config import CONFIGS, SummaryConfig
+from deeplab.config import CONFIGS, Flags, SummaryConfig
 from deeplab.config.command_line import help_text, parse
 from deeplab.errors import ConfigError, DeepLabError, Stopped
 from deeplab.quiet import import_tensorflow
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     stage, rest = words[0], words[1:]
-    described = {**CONFIGS, "model": SummaryConfig}
+    described: dict[str, type[Flags]] = {**CONFIGS, "model": SummaryConfig}
     if {"-h", "--help"} & set(rest) and stage in described:
         print(help_text(stage, described[stage]))
         return 0

@@ -1,12 +1,49 @@
 """Where the original's recorded numbers and published weights are, outside the repository."""
 
 import importlib.util
+import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
+GOLDENS = SHARED / "goldens"
+# Row of the closing table -> column -> largest error.
+_errors: dict[str, dict[str, float]] = {}
+
+
+def read_cases(name: str) -> list[Any]:
+    """The recorded cases of a file; none where the numbers are not there (the test then is skipped as empty)."""
+    path = GOLDENS / name
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+@pytest.fixture
+def note_error(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Note an error of this configuration for the table that closes the run."""
+    row = request.node.callspec.id
+
+    def note(column: str, error: float) -> None:
+        columns = _errors.setdefault(row, {})
+        columns[column] = max(columns.get(column, 0.0), float(error))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print configuration x largest error, relative to the largest value of what is compared."""
+    if not _errors:
+        return
+    columns = list(dict.fromkeys(column for row in _errors.values() for column in row))
+    width = max(len(row) for row in _errors)
+    terminalreporter.section("largest errors against the original")
+    terminalreporter.write_line(" ".join([" " * width, *(f"{column:>12}" for column in columns)]))
+    for row, errors in _errors.items():
+        cells = (f"{errors[column]:12.1e}" if column in errors else " " * 12 for column in columns)
+        terminalreporter.write_line(" ".join([row.ljust(width), *cells]))
 
 
 def _shared(*parts: str) -> Path:

@@ -1,6 +1,7 @@
-"""Variables, logits, predictions of every recorded configuration whose backbone is registered."""
+"""Variables, logits, probabilities and predictions of every recorded configuration."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,27 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab.backbones import BACKBONES
 from deeplab.config import ModelConfig, validate
 from deeplab.model.network import Network
 from deeplab.model.variables import VariableStore
+from tests.parity.conftest import read_cases
 
 pytestmark = pytest.mark.parity
-GOLDENS = Path(__file__).resolve().parents[3] / "shared" / "goldens"
 # Tolerance of the goldens' README, relative to the largest absolute value of an array.
 LOGITS = 2e-5
 
 
-def _cases() -> list[Any]:
-    path = GOLDENS / "models" / "configs.json"
-    if not path.exists():
-        return [pytest.param(None, marks=pytest.mark.skip("needs the folder 'shared' beside the repository"))]
-    cases = json.loads(path.read_text())
-    return [pytest.param(case, id=case["id"]) for case in cases if case["flags"]["model_variant"] in BACKBONES]
-
-
-@pytest.mark.parametrize("case", _cases())
-def test_network_equals_the_original(case: dict[str, Any], goldens: Path, weights: ModuleType) -> None:
+@pytest.mark.parametrize("case", read_cases("models/configs.json"), ids=lambda case: case["id"])
+def test_network_equals_the_original(
+    case: dict[str, Any], goldens: Path, weights: ModuleType, note_error: Callable[[str, float], None]
+) -> None:
     flags = {name: value for name, value in case["flags"].items() if value is not None}
     config = validate(ModelConfig, {**flags, "image_pyramid": case.get("image_pyramid")})
     store = VariableStore()
@@ -50,9 +44,12 @@ def test_network_equals_the_original(case: dict[str, Any], goldens: Path, weight
     recorded = np.load(goldens / "models" / "infer" / f"{case['id']}.npz")
     for key in recorded.files:
         if key.startswith("prediction"):
+            note_error("pixels", np.mean(found[key] != recorded[key]))
             assert np.array_equal(found[key], recorded[key]), key
         else:
-            assert np.abs(found[key] - recorded[key]).max() <= LOGITS * np.abs(recorded[key]).max(), key
+            error = np.abs(found[key] - recorded[key]).max() / np.abs(recorded[key]).max()
+            note_error(key.split("/")[0], error)
+            assert error <= LOGITS, key
 
 
 def _outputs(network: Network, images: tf.Tensor, scales: list[float], flips: bool) -> dict[str, tf.Tensor]:
