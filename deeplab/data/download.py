@@ -153,9 +153,8 @@ def _local(path: Path, source: str) -> Origin:
     except FileNotFoundError:
         raise FetchError(f"{source}: no such file; give the path or URL of one") from None
     identity = {"path": str(path), "size": str(stat.st_size), "mtime": str(stat.st_mtime_ns)}
-    return Origin(
-        source, _safe_name(path.name, source), stat.st_size, identity, bound(_open_at, bound(path.open, "rb"))
-    )
+    name, opener = _safe_name(path.name, source), bound(path.open, "rb")
+    return Origin(source, name, stat.st_size, identity, bound(_open_at, opener))
 
 
 def _remote(source: str, protocol: str) -> Origin:
@@ -191,9 +190,11 @@ def _open_http(system: Any, url: str, info: Mapping[str, Any], offset: int) -> t
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-        strong = info.get("ETag") if not str(info.get("ETag", "W/")).startswith("W/") else info.get("Last-Modified")
-        if strong:
-            headers["If-Range"] = str(strong)
+        # A weak ETag (W/"...") may stand for other bytes of the same meaning.
+        etag = str(info.get("ETag") or "W/")
+        unchanged = info.get("Last-Modified") if etag.startswith("W/") else etag
+        if unchanged:
+            headers["If-Range"] = str(unchanged)
     file = system.open(url, "rb", block_size=0, size=info.get("size"), headers=headers)
     # 206: the rest, as asked; 200: the server cannot do ranges, or has another version by now, and sends it all.
     return file, offset if file.r.status == 206 else 0
