@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 import aiohttp
 import fsspec
 
-from deeplab.errors import FetchError
+from deeplab.errors import DeepLabError, FetchError
 from deeplab.stage import Progress
 from deeplab.stage.manifest import sha256_of
 
@@ -205,6 +205,8 @@ def _explained(shown: str) -> Iterator[None]:
     """Turn what a driver raises into a FetchError that shows no credentials."""
     try:
         yield
+    except DeepLabError:  # such as a request to stop
+        raise
     except FileNotFoundError as error:
         raise FetchError(_missing(shown, error.__cause__)) from None
     except PermissionError:

@@ -11,7 +11,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from deeplab.config import TrainingConfig, validate
+from deeplab.data.datasets import get_dataset
 from deeplab.data.tfrecord import parse_example, read_records
+from deeplab.training.trainer import Trainer
 
 pytestmark = pytest.mark.parity
 
@@ -93,3 +96,16 @@ def test_evaluation_of_the_published_ade20k_model(checkpoints: Path, real_data: 
     assert results["pixel_accuracy"] == pytest.approx(0.7303, abs=5e-4)
     assert results["mean_accuracy"] == pytest.approx(0.3770, abs=5e-4)
     assert sum(entry["iou"] is not None for entry in results["per_class"]) == 121
+
+
+def test_the_published_index_entry_by_entry(checkpoints: Path) -> None:
+    """Names, shapes and types of what training on ADE20K with this network saves, optimiser slots included."""
+    prefix = checkpoints / "deeplabv3_mnv2_ade20k_google_index" / "model.ckpt"
+    reader = tf.train.load_checkpoint(str(prefix))
+    types = reader.get_variable_to_dtype_map()
+    published = {name: (shape, types[name].name) for name, shape in reader.get_variable_to_shape_map().items()}
+    given = {"dataset_dir": "-", "train_logdir": "-", "decoder_output_stride": "4", "train_crop_size": "65,65"}
+    values = Trainer(validate(TrainingConfig, given), get_dataset("ade20k")).values()
+    ours = {name: (list(value.shape), value.dtype.name) for name, value in values.items()}
+    assert len(published) == 477
+    assert ours == published

@@ -2,8 +2,10 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,6 @@ class FileServer:
 
     Attributes:
         requests: method, name and Range header of every request.
-        cut_after: hang up after so many bytes of the next body.
         ranges: whether ranges are honoured.
         tags: whether content is marked by an ETag.
     """
@@ -21,7 +22,7 @@ class FileServer:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, str | None]] = []
-        self.cut_after: int | None = None
+        self._cut: tuple[int, Path] | None = None
         self.ranges = self.tags = True
         self.address = ""
 
@@ -29,6 +30,13 @@ class FileServer:
     def transfers(self) -> list[str | None]:
         """The Range header of every GET."""
         return [requested for method, _, requested in self.requests if method == "GET"]
+
+    def cut(self, after: int, arriving: Path) -> None:
+        """Hang up in the middle of the next body, once the client has put something of it into a file.
+
+        Without that wait a client may lose all that it received but had not read yet.
+        """
+        self._cut = after, arriving
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         name = request.path.partition("?")[0].lstrip("/")
@@ -49,10 +57,14 @@ class FileServer:
         if self.tags:
             request.send_header("ETag", tag)
         request.end_headers()
-        if request.command == "GET":
-            end = None if self.cut_after is None else first + self.cut_after
-            self.cut_after = None
-            request.wfile.write(content[first:end])
+        if request.command == "GET" and self._cut is None:
+            request.wfile.write(content[first:])
+        elif request.command == "GET" and self._cut is not None:
+            (after, arriving), self._cut = self._cut, None
+            request.wfile.write(content[first : first + after])
+            deadline = time.monotonic() + 30
+            while not (arriving.exists() and arriving.stat().st_size) and time.monotonic() < deadline:
+                time.sleep(0.01)
 
 
 @pytest.fixture

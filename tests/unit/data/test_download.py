@@ -1,12 +1,15 @@
+import dataclasses
 import hashlib
+import io
 import json
+import signal
 
 import fsspec
 import pytest
 
 from deeplab.data import fetch
 from deeplab.data.download import discard, download, find_origin, without_secrets
-from deeplab.errors import FetchError
+from deeplab.errors import FetchError, Stopped
 
 CONTENT = bytes(range(256)) * 4000
 HALF = len(CONTENT) // 2
@@ -19,12 +22,16 @@ def partial(tmp_path):
 
 
 def _interrupt(server, partial):
-    """Leave half of x.zip behind."""
-    server.files["x.zip"], server.cut_after = CONTENT, HALF
-    with pytest.raises(FetchError, match=rf"{HALF} of {len(CONTENT)} bytes are here, and the same command goes on"):
+    """Leave a part of x.zip behind; returns its length."""
+    server.files["x.zip"] = CONTENT
+    server.cut(HALF, partial)
+    with pytest.raises(FetchError, match=r"x\.zip: .* and the same command goes on from there") as caught:
         download(find_origin(f"{server.address}/x.zip"), partial)
-    assert partial.stat().st_size == HALF
+    kept = partial.stat().st_size
+    assert 0 < kept <= HALF
+    assert f"{kept} of {len(CONTENT)} bytes are here" in str(caught.value)
     server.requests.clear()
+    return kept
 
 
 def _download(server, partial):
@@ -32,9 +39,9 @@ def _download(server, partial):
 
 
 def test_only_the_rest_is_requested_after_an_interruption(server, partial):
-    _interrupt(server, partial)
+    kept = _interrupt(server, partial)
     assert _download(server, partial) == DIGEST
-    assert server.transfers == [f"bytes={HALF}-"]
+    assert server.transfers == [f"bytes={kept}-"]
     assert partial.read_bytes() == CONTENT
 
 
@@ -42,8 +49,8 @@ def test_progress_counts_on_from_what_is_here(server, partial, capsys):
     _interrupt(server, partial)
     capsys.readouterr()
     _download(server, partial)
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert lines[0]["done"] > HALF and lines[-1]["done"] == lines[-1]["total"] == len(CONTENT)
+    last = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert last["done"] == last["total"] == len(CONTENT)
 
 
 def test_another_content_under_the_same_address_starts_over(server, partial):
@@ -54,11 +61,11 @@ def test_another_content_under_the_same_address_starts_over(server, partial):
 
 
 def test_a_content_replaced_between_look_up_and_transfer_starts_over(server, partial):
-    _interrupt(server, partial)
+    kept = _interrupt(server, partial)
     origin = find_origin(f"{server.address}/x.zip")
     server.files["x.zip"] = CONTENT[::-1]
     assert download(origin, partial) == hashlib.sha256(CONTENT[::-1]).hexdigest()
-    assert server.transfers == [f"bytes={HALF}-"]
+    assert server.transfers == [f"bytes={kept}-"]
 
 
 def test_a_server_without_ranges_sends_it_all_again(server, partial):
@@ -69,7 +76,8 @@ def test_a_server_without_ranges_sends_it_all_again(server, partial):
 
 
 def test_nothing_is_kept_of_content_without_a_version(server, partial):
-    server.files["x.zip"], server.cut_after, server.tags = CONTENT, HALF, False
+    server.files["x.zip"], server.tags = CONTENT, False
+    server.cut(HALF, partial)
     with pytest.raises(FetchError, match=r"x\.zip: "):
         _download(server, partial)
     assert not list(partial.parent.iterdir())
@@ -104,6 +112,22 @@ def test_files_and_other_drivers_resume_too(tmp_path, partial, kind):
     assert partial.read_bytes() == b"#" * HALF + CONTENT[HALF:]
 
 
+def test_a_request_to_stop_is_no_unreadable_source_and_keeps_what_is_here(tmp_path, partial):
+    (tmp_path / "x.zip").write_bytes(CONTENT)
+    origin = find_origin(str(tmp_path / "x.zip"))
+
+    class Stopping(io.BytesIO):
+        def read(self, count=-1):
+            if self.tell() == HALF:
+                raise Stopped(signal.SIGTERM)
+            return super().read(HALF)
+
+    with pytest.raises(Stopped):
+        download(dataclasses.replace(origin, open=lambda offset: (Stopping(CONTENT), 0)), partial)
+    assert partial.read_bytes() == CONTENT[:HALF]
+    assert download(origin, partial) == DIGEST
+
+
 def test_an_empty_file_arrives(tmp_path, partial):
     (tmp_path / "empty").touch()
     assert download(find_origin(str(tmp_path / "empty")), partial) == hashlib.sha256(b"").hexdigest()
@@ -119,12 +143,14 @@ def test_discard_leaves_nothing(tmp_path, partial):
 
 def test_the_fetch_stage_resumes(server, tmp_path):
     flags = {"source": f"{server.address}/x.zip", "output_dir": str(tmp_path / "to")}
-    server.files["x.zip"], server.cut_after = CONTENT, HALF
+    server.files["x.zip"], partial = CONTENT, tmp_path / "to" / ".partial"
+    server.cut(HALF, partial)
     with pytest.raises(FetchError, match="goes on from there"):
         fetch.run(flags)
+    kept = partial.stat().st_size
     server.requests.clear()
     fetch.run(flags)
-    assert server.transfers == [f"bytes={HALF}-"]
+    assert server.transfers == [f"bytes={kept}-"]
     names = {path.name for path in (tmp_path / "to").iterdir()}
     assert names - {".lock"} == {"x.zip", "manifest.json"}
     assert (tmp_path / "to" / "x.zip").read_bytes() == CONTENT
