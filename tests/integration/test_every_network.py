@@ -50,4 +50,5 @@ def test_train_evaluate_export_predict(variant: str, data: Path, tmp_path: Path)
     masks = tmp_path / "masks"
     assert main(["predict", f"--model={graph}", f"--images={data}", f"--output_dir={masks}"]) == 0
     (ids,), (overlay,) = (masks / "ids").iterdir(), (masks / "overlays").iterdir()
-    assert Image.open(ids).size == Image.open(overlay).size
+    with Image.open(ids) as mask, Image.open(overlay) as picture:
+        assert mask.size == picture.size
