@@ -15,7 +15,7 @@ from deeplab.data.colours import pascal_colours
 from deeplab.data.datasets import get_dataset
 from deeplab.errors import DataError
 from deeplab.inference.photos import photo_count, read_photos
-from deeplab.inference.segmenter import Segmenter, from_checkpoint, read_graph, usable_crop
+from deeplab.inference.segmenter import Segmenter, description_beside, from_checkpoint, read_graph, usable_crop
 from deeplab.model.checkpoint import open_checkpoint
 from deeplab.stage import OutputFolder, Progress
 from deeplab.stage.inputs import input_digest
@@ -44,8 +44,8 @@ def run(given: Mapping[str, Any]) -> None:
 def _open_model(
     given: Mapping[str, Any],
 ) -> Iterator[tuple[Segmenter, PredictConfig, ModelDescription | None, str]]:
-    path = Path(str(given.get("model") or "."))
-    if path.is_file() and path.suffix == ".pb":
+    path = _lone_graph(Path(str(given.get("model") or ".")))
+    if path.is_file() and (path.suffix == ".pb" or description_beside(path).is_file()):
         graph, description = read_graph(path)
         config = resolve(PredictConfig, given, description)
         yield Segmenter(graph, usable_crop(_export_config(config))), config, description, _graph_digest(path)
@@ -56,6 +56,14 @@ def _open_model(
         yield segmenter, config, checkpoint.description, checkpoint.digest()
 
 
+def _lone_graph(path: Path) -> Path:
+    """A folder that holds one exported graph stands for that graph."""
+    if not path.is_dir():
+        return path
+    graphs = [entry for entry in path.iterdir() if entry.suffix == ".pb" or description_beside(entry).is_file()]
+    return graphs[0] if len(graphs) == 1 else path
+
+
 def _export_config(config: PredictConfig) -> ExportConfig:
     """Predicting from a checkpoint is predicting from its export."""
     shared = set(ExportConfig.model_fields) & set(PredictConfig.model_fields)
@@ -64,7 +72,7 @@ def _export_config(config: PredictConfig) -> ExportConfig:
 
 
 def _graph_digest(path: Path) -> str:
-    beside = path.with_name(f"{path.name}.model.json")
+    beside = description_beside(path)
     parts = {"": sha256_of(path)}
     if beside.is_file():
         parts[".model.json"] = sha256_of(beside)

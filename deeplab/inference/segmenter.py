@@ -76,10 +76,15 @@ def read_graph(path: Path) -> tuple[tf.compat.v1.GraphDef, ModelDescription | No
         graph.ParseFromString(path.read_bytes())
     except DecodeError:
         raise CheckpointError(f"{path}: not a frozen graph; name a .pb file or a checkpoint") from None
-    for beside in (path.with_name(f"{path.name}.{DESCRIPTION_NAME}"), path.with_name(DESCRIPTION_NAME)):
+    for beside in (description_beside(path), path.with_name(DESCRIPTION_NAME)):
         if beside.is_file():
             return graph, ModelDescription.read(beside)
     return graph, None
+
+
+def description_beside(path: Path) -> Path:
+    """Where the description of an exported graph is: ``FILE.model.json``."""
+    return path.with_name(f"{path.name}.{DESCRIPTION_NAME}")
 
 
 def from_checkpoint(checkpoint: Checkpoint, config: ExportConfig) -> Segmenter:

@@ -88,13 +88,21 @@ def open_checkpoint(path: str | Path) -> Iterator[Checkpoint]:
     Raises:
         CheckpointError: telling what was found nearby instead.
     """
-    place = Path(path)
+    place = _lone_archive(Path(path))
     if place.is_file() and place.name.endswith(_ARCHIVES):
         with tempfile.TemporaryDirectory(prefix="deeplab-checkpoint-") as folder:
             unpack(place, Path(folder))
             yield _in_tree(Path(folder), place)
     else:
         yield locate(place)
+
+
+def _lone_archive(place: Path) -> Path:
+    """A folder that holds no checkpoint but one archive stands for that archive."""
+    if not place.is_dir() or _latest(place) is not None:
+        return place
+    archives = [entry for entry in place.iterdir() if entry.name.endswith(_ARCHIVES)]
+    return archives[0] if len(archives) == 1 else place
 
 
 def locate(place: Path) -> Checkpoint:
