@@ -31,6 +31,7 @@ _state = _State()
 
 def install() -> None:
     """Route SIGTERM and SIGINT, and watch standard input where the parent asks for it."""
+    _state.requested = None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
     if os.environ.pop(STDIN_VARIABLE, ""):

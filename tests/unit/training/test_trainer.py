@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from deeplab.config import TrainingConfig, validate
 from deeplab.data.datasets import get_dataset
+from deeplab.data.packing import pack
 from deeplab.errors import CheckpointError, TrainingError
-from deeplab.model.checkpoint import content_digest, locate, write_checkpoint, write_state
+from deeplab.model.checkpoint import content_digest, locate, open_checkpoint, write_checkpoint, write_state
 from deeplab.training.initialization import initialize
 from deeplab.training.metrics_log import MetricsLog
 from deeplab.training.optimizers import gradient_multipliers
@@ -109,6 +110,19 @@ def test_a_checkpoint_is_what_tensorflow_1_reads(tmp_path: Path) -> None:
     checkpoint = locate(tmp_path)
     assert checkpoint.step == 7
     assert checkpoint.digest() == content_digest(values, None)
+
+
+def test_an_archive_or_a_folder_with_only_one_is_a_checkpoint(tmp_path: Path) -> None:
+    values = {"a": np.arange(3, dtype=np.float32)}
+    write_checkpoint(tmp_path / "run" / "model.ckpt-7", values)
+    (tmp_path / "inputs").mkdir()
+    pack(sorted((tmp_path / "run").iterdir()), tmp_path / "inputs" / "checkpoints.tar.gz")
+    for place in (tmp_path / "inputs" / "checkpoints.tar.gz", tmp_path / "inputs"):
+        with open_checkpoint(place) as checkpoint:
+            assert checkpoint.step == 7
+            assert checkpoint.digest() == content_digest(values, None)
+            unpacked = checkpoint.prefix.parent
+        assert not unpacked.exists()
 
 
 def test_where_a_checkpoint_is_not(tmp_path: Path) -> None:
