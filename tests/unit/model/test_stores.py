@@ -99,3 +99,23 @@ def test_dropout_is_a_function_of_the_seed() -> None:
     assert np.array_equal(results[0], results[1])
     assert not np.array_equal(results[0], results[2])
     assert set(np.unique(results[0])) == {0.0, 2.0}
+
+
+def test_drop_path_drops_whole_images_the_more_the_deeper_and_later() -> None:
+    store = VariableStore()
+    inputs = tf.ones([1000, 1, 1, 2])
+
+    def kept(depth: float, progress: float) -> np.ndarray:
+        store.dropout_seed, store.training_progress = tf.constant([0, 5]), tf.constant(progress)
+        outputs = layers.drop_path(inputs, depth, keep_prob=0.5, is_training=True, store=store).numpy()
+        assert np.array_equal(outputs[..., 0], outputs[..., 1])
+        return outputs[:, 0, 0, 0]
+
+    assert np.array_equal(kept(1.0, 0.0), np.ones(1000))
+    late = kept(1.0, 1.0)
+    assert set(late) == {0.0, 2.0}
+    assert 0.4 < np.mean(late > 0) < 0.6
+    half = kept(0.5, 1.0)
+    assert 0.65 < np.mean(half > 0) < 0.85
+    assert half.max() == pytest.approx(1 / 0.75)
+    assert np.array_equal(layers.drop_path(inputs, 1.0, keep_prob=0.5, is_training=False, store=store), inputs)
