@@ -5,6 +5,8 @@ Exit status: 0 done; 143 (130 for Ctrl-C) told to stop; 2 a bad command line; 1 
 
 import importlib
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -54,7 +56,15 @@ def _usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (``| head``). Python would complain once more at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if words else 2
@@ -87,7 +97,7 @@ def _run(stage: str, arguments: list[str]) -> int:
         print(f"deeplab {stage}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
-        if not error.strerror:
+        if not error.strerror or isinstance(error, BrokenPipeError):
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"deeplab {stage}: {where}{error.strerror}", file=sys.stderr)
