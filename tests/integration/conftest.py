@@ -52,5 +52,5 @@ def flow(tmp_path: Path, flow_environment: dict[str, str]) -> Callable[..., Resu
 @pytest.fixture
 def shared() -> Path:
     if not SHARED.exists():
-        pytest.skip("needs a folder 'shared' beside the repository")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs a folder 'shared' beside the repository")
     return SHARED

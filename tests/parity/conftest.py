@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def _shared(*parts: str) -> Path:
     path = SHARED.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"needs {'/'.join(parts)} in a folder 'shared' beside the repository")
+        missing = f"needs {'/'.join(parts)} in a folder 'shared' beside the repository"
+        # Where the numbers must be, their absence is a failure.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     return path
 
 
