@@ -38,7 +38,12 @@ def _images(count: int = 1) -> tf.Tensor:
     return tf.constant(np.random.default_rng(3).uniform(0, 255, (count, SIZE, SIZE, 3)), tf.float32)
 
 
-@pytest.fixture(params=sorted(BACKBONES))
+# The deeper sisters of variants that the default run takes: same code, minutes more.
+DEEP = {"xception_65", "xception_71", "resnet_v1_101", "resnet_v1_101_beta", "nas_hnasnet"}
+VARIANTS = [pytest.param(name, marks=[pytest.mark.long] if name in DEEP else []) for name in sorted(BACKBONES)]
+
+
+@pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> str:
     return request.param
 
