@@ -81,8 +81,10 @@ STEPS = (
             "mkdir -p run",
             # Checkpoints of an earlier execution of the same training: go on from the last of them.
             'for file in /valohai/inputs/checkpoints/*.tar*; do [ ! -e "$file" ] || tar -xf "$file" -C run; done',
-            "if [ -d /valohai/inputs/initial_checkpoint ]; then"
-            " echo --tf_initial_checkpoint=/valohai/inputs/initial_checkpoint > initial; else : > initial; fi",
+            # An input that was not given is a folder without files, or no folder.
+            ": > initial",
+            'if [ -n "$(ls -A /valohai/inputs/initial_checkpoint 2>/dev/null)" ]; then'
+            " echo --tf_initial_checkpoint=/valohai/inputs/initial_checkpoint > initial; fi",
             "python -m deeplab train --dataset_dir=/valohai/inputs/tfrecords --train_logdir=run"
             " $(cat initial) {parameters}",
             "python -m deeplab archive --train_logdir=run --output_dir=archive",

@@ -41,11 +41,19 @@ def read_photos(source: str, split: str, limit: int | None) -> Iterator[tuple[st
 
 def _entries(source: str, split: str) -> Iterator[tuple[str, bytes]]:
     place = Path(source)
-    if (place.is_dir() and any(place.glob("*.tfrecord"))) or source.endswith(_ARCHIVES):
+    if _is_data_folder(place):
         yield from _from_records(place, split)
         return
     for path in _files(source):
         yield str(path), path.read_bytes()
+
+
+def _is_data_folder(place: Path) -> bool:
+    """Shards, an archive of them, or a folder with nothing but such an archive."""
+    if place.is_dir():
+        names = [entry.name for entry in place.iterdir() if not entry.name.startswith(".")]
+        return any(name.endswith(".tfrecord") for name in names) or (len(names) == 1 and names[0].endswith(_ARCHIVES))
+    return place.name.endswith(_ARCHIVES)
 
 
 def _from_records(place: Path, split: str) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,198 @@
+"""One execution for one key: find it, submit it once, stop it; ``following`` follows it to its end."""
+
+import os
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tasks.valohai.client import Client, back_off, doubtful, passing
+from tasks.valohai.errors import NotFound, Refused, ValohaiError
+from tasks.valohai.records import Execution
+from tasks.valohai.step import ExecutionRequest
+
+KEY_TAG = "deeplab-key:"
+# Marks what one call of ``submit_once`` posted, whatever became of it.
+_SUBMISSION_TAG = "deeplab-submission:"
+# How far back an execution of a key is looked for.
+_LOOK_BACK = 1000
+# Seconds after a doubtful POST at which to look whether it was done: a slow server may still be at it.
+_LOOKS = (0.5, 1.5, 3.0)
+_LOCK_TIMEOUT = 900.0
+# A stop is asked for while a person, or Prefect's worker with its 15 s, waits.
+_STOP_PATIENCE = 10.0
+
+
+def key_tag(key: str) -> str:
+    """The tag by which the execution of a stage's key is found again."""
+    return f"{KEY_TAG}{key}"
+
+
+def find(client: Client, key: str, *, step: str | None = None, ignore: Collection[str] = ()) -> list[Execution]:
+    """Executions with a key that keep another one from being made, oldest first.
+
+    Args:
+        client: of the project.
+        key: of the stage.
+        step: its step's exact name, if known: fewer rows have to be looked through.
+        ignore: ids of executions that do not count, such as a complete one whose outputs are gone.
+    """
+    rows = client.executions(step=step, limit=_LOOK_BACK)
+    found = [row for row in rows if key_tag(key) in row.tags and row.blocks and row.id not in ignore]
+    return sorted(found, key=lambda row: row.counter or 0)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An execution, and whether it was there already."""
+
+    execution: Execution
+    found: bool
+
+
+def submit_once(
+    client: Client,
+    key: str,
+    request: ExecutionRequest,
+    *,
+    lock: Path | None = None,
+    ignore: Collection[str] = (),
+    patience: float = 300.0,
+) -> Submission:
+    """The execution of a key: the one that waits, runs or is complete, else a new one.
+
+    A POST without a whole answer is not repeated before a look whether it was done.
+
+    Args:
+        client: of the project.
+        key: of the stage.
+        request: what to run if there is none.
+        lock: a file that keeps other processes of this machine from submitting the same key meanwhile.
+        ignore: see ``find``.
+        patience: seconds over which it is tried.
+
+    Raises:
+        ValohaiError: with the service's reason.
+    """
+    search = _Search(client, key, request.step, ignore, f"{_SUBMISSION_TAG}{uuid.uuid4().hex[:16]}")
+    with _locked(lock or _lock_path(key)):
+        return _submit(search, request, patience)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Where the execution of a submission is looked for."""
+
+    client: Client
+    key: str
+    step: str
+    ignore: Collection[str]
+    tag: str
+
+    def blocking(self) -> list[Execution]:
+        """Executions of the key that keep another one from being made."""
+        return find(self.client, self.key, step=self.step, ignore=self.ignore)
+
+    def posted(self) -> list[Execution]:
+        """What this submission has made, even if it has failed already; oldest first."""
+        rows = [row for row in self.client.executions(step=self.step, limit=200) if self.tag in row.tags]
+        return sorted(rows, key=lambda row: row.counter or 0)
+
+    def posted_late(self) -> list[Execution]:
+        """The same, waiting a little for a slow server."""
+        for seconds in _LOOKS:
+            time.sleep(seconds)
+            if found := self.posted():
+                return found
+        return []
+
+
+def _submit(search: _Search, request: ExecutionRequest, patience: float) -> Submission:
+    client, deadline = search.client, time.monotonic() + patience
+    payload = request.payload(client.project.id, key_tag(search.key))
+    payload["tags"].append(search.tag)
+    attempt, in_doubt = 0, False
+    while True:
+        if in_doubt and (late := search.posted()):
+            return Submission(_only(client, late), found=False)
+        if found := search.blocking():
+            return Submission(_only(client, found), found=True)
+        try:
+            created = client.create_execution(payload)
+        except ValohaiError as error:
+            attempt, wait = attempt + 1, back_off(attempt + 1, error)
+            if not (passing(error) or doubtful(error)) or time.monotonic() + wait > deadline:
+                raise
+            if doubtful(error):
+                in_doubt = True
+                if late := search.posted_late():
+                    return Submission(_only(client, late), found=False)
+            time.sleep(wait)
+            continue
+        # An earlier POST may have been done after all, too late for the looks that followed it.
+        others = search.posted() if in_doubt else []
+        return Submission(_only(client, others) if others else created, found=False)
+
+
+def _only(client: Client, found: list[Execution]) -> Execution:
+    """The one that goes on: a complete one, else the oldest; the others are stopped."""
+    kept = next((execution for execution in found if execution.status == "complete"), found[0])
+    for other in found:
+        if other.id != kept.id and not other.final:
+            request_stop(client, other)
+    return kept
+
+
+def _lock_path(key: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "deeplab-prefect" / "valohai" / f"{key}.lock"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=_LOCK_TIMEOUT):
+            yield
+    except Timeout:
+        raise ValohaiError(f"{path}: another process has been submitting this stage for 15 minutes; stop it") from None
+
+
+def request_stop(client: Client, execution: Execution) -> None:
+    """Ask an execution to stop; one that has ended, or is gone, is as good as stopped."""
+    with client.patient(_STOP_PATIENCE):
+        try:
+            client.stop_execution(execution)
+        except Refused as error:
+            if error.status not in (400, 404):
+                raise
+
+
+def stop(client: Client, execution: Execution, *, timeout: float = 20.0) -> Execution:
+    """Stop an execution and wait for its end.
+
+    Args:
+        client: of the project.
+        execution: which.
+        timeout: seconds to wait.
+
+    Returns:
+        The execution as it was last seen; not ``final`` if it takes longer.
+
+    Raises:
+        ValohaiError: when the service does not take the request.
+    """
+    deadline = time.monotonic() + timeout
+    request_stop(client, execution)
+    while not execution.final and time.monotonic() < deadline:
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+        try:
+            with client.patient(max(1.0, deadline - time.monotonic())):
+                execution = client.execution(execution.id)
+        except NotFound:
+            return execution
+    return execution

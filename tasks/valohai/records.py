@@ -1,0 +1,143 @@
+"""What the API answers with, as frozen records; fields that nobody here reads are left out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Statuses after which nothing changes. An unknown status is not among them, so it counts as unfinished.
+FINAL = frozenset({"complete", "error", "crashed", "stopped"})
+WAITING = frozenset({"created", "queued"})
+# Statuses of an execution that does not keep another one with its key from being made.
+_MAKES_ROOM = frozenset({"error", "crashed", "stopped", "stopping", "stopping_hard"})
+
+
+class Record(BaseModel):
+    """An object of the API: null counts as not given, other fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: value for name, value in values.items() if value is not None}
+        return values
+
+
+class Project(Record):
+    """A project."""
+
+    id: str
+    name: str = ""
+    yaml_path: str = "valohai.yaml"
+
+
+class Commit(Record):
+    """A version of the code: of git, or an ad-hoc package (``~`` and the SHA-256 of its bytes)."""
+
+    identifier: str
+    adhoc: bool = False
+    commit_time: str = ""
+    project_id: str | None = None
+
+
+class Execution(Record):
+    """One run of a step.
+
+    Attributes:
+        id: its UUID.
+        counter: its number in the project.
+        status: see ``FINAL``, ``WAITING``; ``started``, ``stopping``, or a word not known today.
+        ctime: when it was created, in ISO 8601.
+        duration: seconds it has run; None before it starts.
+        urls: of its page (``display``) and of what can be done with it.
+    """
+
+    id: str
+    counter: int | None = None
+    status: str = "created"
+    step: str = ""
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    ctime: str = ""
+    duration: float | None = None
+    url: str | None = None
+    urls: dict[str, str | None] = Field(default_factory=dict)
+    cumulative_metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended, one way or another."""
+        return self.status in FINAL
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has not begun."""
+        return self.status in WAITING
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it keeps another execution with its key from being made: it will end well, or has."""
+        return self.status not in _MAKES_ROOM
+
+    @property
+    def label(self) -> str:
+        """How a person calls it."""
+        return f"execution #{self.counter}" if self.counter is not None else f"execution {self.id}"
+
+    @property
+    def page(self) -> str | None:
+        """Its page in the browser."""
+        return self.urls.get("display")
+
+
+class Event(Record):
+    """One line of an execution's log.
+
+    Attributes:
+        time: in ISO 8601, UTC, without zone.
+        stream: ``stdout``, ``stderr``, or ``status`` for the platform's own lines.
+        message: without its line end.
+    """
+
+    time: str
+    stream: str = "stdout"
+    message: str = ""
+
+
+class EventPage(Record):
+    """The newest lines of a log, in time order.
+
+    Attributes:
+        total: how many lines the log has, where the server says so.
+        truncated: whether it has more than were asked for.
+    """
+
+    events: tuple[Event, ...] = ()
+    total: int | None = None
+    truncated: bool = False
+
+
+class Datum(Record):
+    """One stored file.
+
+    Attributes:
+        name: may hold folders, divided by ``/``.
+        size: in bytes, where known.
+        sha256: hexadecimal, where known.
+        uri: where it lies in its store.
+    """
+
+    id: str
+    name: str
+    size: int | None = None
+    sha256: str | None = None
+    uri: str | None = None
+    ctime: str = ""
+    purged: bool = False
+
+    @property
+    def link(self) -> str:
+        """Its address as the input of another execution."""
+        return f"datum://{self.id}"
