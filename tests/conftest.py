@@ -1,5 +1,7 @@
 """What holds for every test."""
 
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 
@@ -18,3 +20,9 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def needs_program(name: str, how_to_get_it: str) -> pytest.MarkDecorator:
+    """Skip where a real part is missing; fail where it must be there (CI installs all of them)."""
+    missing = shutil.which(name) is None and not os.environ.get("CI")
+    return pytest.mark.skipif(missing, reason=f"{name} is not installed ({how_to_get_it})")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +10,12 @@ from typing import Any
 import pytest
 
 from deeplab.cli import main
+from tests.conftest import needs_program
 from tests.valohai_server.process import ROOT, ServerProcess, running
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(shutil.which("vh") is None, reason="vh is not installed (pip install valohai-cli==0.37.0)"),
+    needs_program("vh", "pip install valohai-cli==0.37.0"),
 ]
 Vh = Callable[..., str]
 TINY = {

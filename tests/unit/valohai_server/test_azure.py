@@ -1,19 +1,19 @@
 """Inputs from a real blob service."""
 
-import shutil
 import socket
 import subprocess
 import time
 
 import pytest
 
+from tests.conftest import needs_program
 from tests.unit.valohai_server.conftest import Driver
 from tests.valohai_server.inputs import AZURITE_KEY
 from tests.valohai_server.process import running
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(shutil.which("azurite-blob") is None, reason="Azurite is not installed (npm install azurite)"),
+    needs_program("azurite-blob", "npm install azurite"),
 ]
 
 

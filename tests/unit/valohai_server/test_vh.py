@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import needs_program
 from tests.unit.valohai_server.conftest import SHOW, YAML
 from tests.valohai_server.process import ServerProcess, running
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(shutil.which("vh") is None, reason="vh is not installed (pip install valohai-cli==0.37.0)"),
+    needs_program("vh", "pip install valohai-cli==0.37.0"),
 ]
 
 MORE = """
