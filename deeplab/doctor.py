@@ -35,7 +35,7 @@ def run(words: list[str]) -> int:
     print(f"processors {os.cpu_count()}, free disk here {_free_gib():.0f} GiB")
     for name in _PACKAGES:
         print(f"  {name:14s} {_version(name, problems)}")
-    if "tensorflow is not installed" not in problems:
+    if not any(problem.startswith("tensorflow is not installed") for problem in problems):
         print("devices: " + ", ".join(_devices()))
     if _free_gib() < _DISK_GIB:
         problems.append(f"less than {_DISK_GIB} GiB of disk is free here: enough for the demo, not for ADE20K")

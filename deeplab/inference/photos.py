@@ -44,7 +44,7 @@ def _entries(source: str, split: str) -> Iterator[tuple[str, bytes]]:
     if _is_data_folder(place):
         yield from _from_records(place, split)
         return
-    for path in _files(source):
+    for path in photo_files(source):
         yield str(path), path.read_bytes()
 
 
@@ -66,7 +66,12 @@ def _from_records(place: Path, split: str) -> Iterator[tuple[str, bytes]]:
                 yield name.decode(), content
 
 
-def _files(source: str) -> list[Path]:
+def photo_files(source: str) -> list[Path]:
+    """The photos at a path, in a folder or behind a glob.
+
+    Raises:
+        DataError: if there is none.
+    """
     place = Path(source)
     if place.is_dir():
         found = sorted(path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES)

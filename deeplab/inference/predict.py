@@ -14,7 +14,7 @@ from deeplab.config import ClassDescription, ExportConfig, ModelDescription, Pre
 from deeplab.data.colours import pascal_colours
 from deeplab.data.datasets import get_dataset
 from deeplab.errors import DataError
-from deeplab.inference.photos import photo_count, read_photos
+from deeplab.inference.photos import photo_count, photo_files, read_photos
 from deeplab.inference.segmenter import Segmenter, description_beside, from_checkpoint, read_graph, usable_crop
 from deeplab.model.checkpoint import open_checkpoint
 from deeplab.stage import OutputFolder, Progress
@@ -83,8 +83,7 @@ def _images_digest(source: str) -> str:
     place = Path(source)
     if place.exists():
         return input_digest(place)
-    paths = sorted(Path().glob(source)) if not place.is_absolute() else sorted(place.parent.glob(place.name))
-    return combined_digest({str(path): sha256_of(path) for path in paths if path.is_file()})
+    return combined_digest({str(path): sha256_of(path) for path in photo_files(source)})
 
 
 def _colours(config: PredictConfig, description: ModelDescription | None) -> Array:

@@ -4,7 +4,8 @@ import json
 import math
 import sys
 import time
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -12,7 +13,13 @@ from tqdm import tqdm
 def emit_metrics(**point: Any) -> None:
     """Print one metric point as a JSON line on stdout; numbers that JSON lacks become null."""
     clean = {name: _finite(value) for name, value in point.items()}
-    print(json.dumps(clean), flush=True)
+    _say(clean, sys.stdout)
+
+
+def _say(line: dict[str, Any], stream: TextIO) -> None:
+    """Print a JSON line; nobody listening any more is no reason to lose the work."""
+    with suppress(BrokenPipeError):
+        print(json.dumps(line), file=stream, flush=True)
 
 
 def _finite(value: Any) -> Any:
@@ -42,7 +49,7 @@ class Progress:
             self._last = time.monotonic()
             share = round(self._done / self._total, 4) if self._total else 1.0
             line = {"progress": share, "done": self._done, "total": self._total, "unit": self._unit}
-            print(json.dumps(line), file=sys.stderr, flush=True)
+            _say(line, sys.stderr)
 
     def close(self) -> None:
         """Leave the terminal's bar as it stands."""

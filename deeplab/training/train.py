@@ -12,7 +12,7 @@ from deeplab.config import ModelDescription, TrainingConfig, resolve
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.data.shards import list_shards, open_data_folder
-from deeplab.errors import ConfigError
+from deeplab.errors import CheckpointError, ConfigError
 from deeplab.model.checkpoint import (
     Checkpoint,
     content_digest,
@@ -21,6 +21,7 @@ from deeplab.model.checkpoint import (
     write_checkpoint,
     write_state,
 )
+from deeplab.model.network import EXTRA_LAYER_SCOPES
 from deeplab.stage import OutputFolder, Progress, stop_requested
 from deeplab.stage.inputs import input_digest
 from deeplab.stage.stop import polite_stop
@@ -104,8 +105,8 @@ class Run:
 
     def execute(self) -> None:
         """Restore, train, and seal the folder."""
-        self.description.write(self.folder.path / DESCRIPTION_NAME)
         self._restore()
+        self.description.write(self.folder.path / DESCRIPTION_NAME)
         self._metrics = MetricsLog(self.folder.path / METRICS_NAME, self.trainer.step)
         self._summaries = Summaries(self.folder.path)
         with polite_stop():
@@ -115,11 +116,12 @@ class Run:
 
     def _restore(self) -> None:
         """Go on from this folder's checkpoint, else start from the initial one, else from scratch."""
-        folder = self.folder.path
-        if (folder / "checkpoint").exists() or any(folder.glob("*.index")):
-            checkpoint = locate(folder)
-            self.trainer.load(checkpoint.read())
-            self._saved = _checkpoints(folder, checkpoint)
+        found = self._last_whole_checkpoint()
+        if found is not None:
+            checkpoint, values = found
+            self._refuse_another_model(checkpoint, values)
+            self.trainer.load(values)
+            self._saved = _checkpoints(self.folder.path, checkpoint)
             _log.info("resuming from %s at step %d", checkpoint.prefix.name, self.trainer.step)
         elif self.config.tf_initial_checkpoint:
             with open_checkpoint(self.config.tf_initial_checkpoint) as initial:
@@ -133,6 +135,39 @@ class Run:
             )
         else:
             self._warn_of_young_statistics()
+
+    def _last_whole_checkpoint(self) -> tuple[Checkpoint, dict[str, Any]] | None:
+        """The newest checkpoint here that can be read, with its values.
+
+        A damaged one is passed over for an earlier one, in a folder of ours also for a start from scratch. One that
+        another program left is not: its loss is for a person to know of.
+        """
+        folder = self.folder.path
+        checkpoints = [Checkpoint(index.with_suffix(""), None) for index in folder.glob("*.index")]
+        for checkpoint in sorted(checkpoints, key=lambda found: found.step, reverse=True):
+            try:
+                return checkpoint, checkpoint.read()
+            except CheckpointError as error:
+                if not (folder / DESCRIPTION_NAME).exists():
+                    raise
+                _log.warning("%s; passed over", error)
+        return None
+
+    def _refuse_another_model(self, checkpoint: Checkpoint, values: Mapping[str, Any]) -> None:
+        """Going on with other layers would overwrite the checkpoint with a network that it is not."""
+        variables = self.trainer.store.shapes()
+        wrong = [name for name, shape in variables.items() if name not in values or values[name].shape != shape]
+        slots = ("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage")
+        wrong += [
+            name
+            for name in values
+            if name.startswith(EXTRA_LAYER_SCOPES) and name not in variables and not name.endswith(slots)
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"{checkpoint.prefix}: was trained with other model flags: {wrong[0]} and {len(wrong) - 1} more "
+                "variables do not agree; repeat its flags to go on there, or choose an empty --train_logdir"
+            )
 
     def _warn_of_young_statistics(self) -> None:
         left = _HEAD_DECAY**self.config.training_number_of_steps
