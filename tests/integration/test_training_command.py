@@ -80,3 +80,30 @@ def test_sigterm_keeps_a_checkpoint_and_the_same_command_goes_on(deeplab: Deepla
     assert f"resuming from {index.stem}" in again.stderr
     assert _steps(tmp_path / "run") == list(range(1, 401))
     assert (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.usefixtures("records")
+def test_a_damaged_checkpoint_repeats_the_training_and_another_models_is_refused(
+    deeplab: Deeplab, tmp_path: Path
+) -> None:
+    command = ["train", *SMALL, "--train_crop_size=33,33", "--training_number_of_steps=2"]
+    assert deeplab(*command).returncode == 0
+    digest = json.loads((tmp_path / "run" / "manifest.json").read_text())["digest"]
+    (data,) = (tmp_path / "run").glob("model.ckpt-2.data-*")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    again = deeplab(*command)
+    assert again.returncode == 0, again.stderr
+    assert "passed over" in again.stderr
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["digest"] == digest
+
+    # A folder of another program: its checkpoint, nothing of ours.
+    for entry in (tmp_path / "run").iterdir():
+        if "ckpt" not in entry.name and entry.name != "checkpoint":
+            entry.unlink()
+    before = {entry.name: entry.read_bytes() for entry in (tmp_path / "run").glob("model.ckpt*")}
+    other = deeplab(*command, "--decoder_output_stride=4")
+    assert other.returncode == 1
+    assert "was trained with other model flags" in other.stderr
+    assert {entry.name: entry.read_bytes() for entry in (tmp_path / "run").glob("model.ckpt*")} == before
