@@ -20,6 +20,8 @@ from deeplab.errors import DataError
 _BLOCK, _COPY = 0xFFFF, 1 << 20
 # Magic, deflate, no flags (so no name), time 0, no extra flags, unknown operating system.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+# What the archives that a stage takes as input are called.
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 def pack(paths: Iterable[Path], target: Path) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deeplab.data.packing import unpack
+from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
 from deeplab.errors import DataError
 
 # The archive of shards that conversion writes beside them.
 ARCHIVE_NAME = "tfrecords.tar.gz"
 
 _SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})(\..*)?")
-_ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -33,12 +32,12 @@ def open_data_folder(path: str | Path) -> Iterator[Path]:
     place = Path(path)
     if not place.exists():
         raise DataError(f"{path}: no such folder or archive; name a folder of shards or a {ARCHIVE_NAME}")
-    archive = place if place.is_file() else _lone_archive(place)
+    archive = place if place.is_file() else lone_archive(place)
     if archive is None:
         yield place
         return
-    if not archive.name.endswith(_ARCHIVES):
-        raise DataError(f"{path}: neither a folder nor a {' / '.join(_ARCHIVES)} archive")
+    if not archive.name.endswith(ARCHIVE_SUFFIXES):
+        raise DataError(f"{path}: neither a folder nor a {' / '.join(ARCHIVE_SUFFIXES)} archive")
     with tempfile.TemporaryDirectory(prefix="deeplab-data-") as folder:
         unpack(archive, Path(folder))
         yield Path(folder)
@@ -65,9 +64,10 @@ def list_shards(folder: Path, split: str) -> list[Path]:
     raise DataError(f"{folder}: no shards named {split}-*; {there}")
 
 
-def _lone_archive(folder: Path) -> Path | None:
+def lone_archive(folder: Path) -> Path | None:
+    """The archive that is all a folder holds, hidden files aside."""
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if len(entries) == 1 and entries[0].is_file() and entries[0].name.endswith(_ARCHIVES):
+    if len(entries) == 1 and entries[0].is_file() and entries[0].name.endswith(ARCHIVE_SUFFIXES):
         return entries[0]
     return None
 

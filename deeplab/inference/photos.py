@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from deeplab.data.shards import list_shards, open_data_folder
+from deeplab.data.packing import ARCHIVE_SUFFIXES
+from deeplab.data.shards import list_shards, lone_archive, open_data_folder
 from deeplab.data.tfrecord import parse_example, read_records
 from deeplab.errors import DataError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-_ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
 def photo_count(source: str, split: str, limit: int | None) -> int:
@@ -51,9 +51,8 @@ def _entries(source: str, split: str) -> Iterator[tuple[str, bytes]]:
 def _is_data_folder(place: Path) -> bool:
     """Shards, an archive of them, or a folder with nothing but such an archive."""
     if place.is_dir():
-        names = [entry.name for entry in place.iterdir() if not entry.name.startswith(".")]
-        return any(name.endswith(".tfrecord") for name in names) or (len(names) == 1 and names[0].endswith(_ARCHIVES))
-    return place.name.endswith(_ARCHIVES)
+        return any(place.glob("[!.]*.tfrecord")) or lone_archive(place) is not None
+    return place.name.endswith(ARCHIVE_SUFFIXES)
 
 
 def _from_records(place: Path, split: str) -> Iterator[tuple[str, bytes]]:

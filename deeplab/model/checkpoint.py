@@ -18,11 +18,10 @@ import tensorflow as tf
 
 from deeplab.config import ModelDescription
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
-from deeplab.data.packing import unpack
+from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
 from deeplab.errors import CheckpointError
 
 Array = npt.NDArray[Any]
-_ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def open_checkpoint(path: str | Path) -> Iterator[Checkpoint]:
         CheckpointError: telling what was found nearby instead.
     """
     place = _lone_archive(Path(path))
-    if place.is_file() and place.name.endswith(_ARCHIVES):
+    if place.is_file() and place.name.endswith(ARCHIVE_SUFFIXES):
         with tempfile.TemporaryDirectory(prefix="deeplab-checkpoint-") as folder:
             unpack(place, Path(folder))
             yield _in_tree(Path(folder), place)
@@ -101,7 +100,7 @@ def _lone_archive(place: Path) -> Path:
     """A folder that holds no checkpoint but one archive stands for that archive."""
     if not place.is_dir() or _latest(place) is not None:
         return place
-    archives = [entry for entry in place.iterdir() if entry.name.endswith(_ARCHIVES)]
+    archives = [entry for entry in place.iterdir() if entry.name.endswith(ARCHIVE_SUFFIXES)]
     return archives[0] if len(archives) == 1 else place
 
 

@@ -126,7 +126,7 @@ class ConstantStore(VariableStore):
             CheckpointError: naming the flag that brings the unused part in.
         """
         used = {name for _, name in self._constants}
-        left = [name for name in self._values if name not in used and not _is_slot(name)]
+        left = [name for name in self._values if name not in used and not is_slot(name)]
         for scope, remedy in _HEAD_FLAGS.items():
             unused = [name for name in left if name.startswith(scope)]
             if unused:
@@ -146,5 +146,6 @@ _HEAD_FLAGS = {
 }
 
 
-def _is_slot(name: str) -> bool:
+def is_slot(name: str) -> bool:
+    """Whether a name in a checkpoint is an optimiser's or an average's, not the model's."""
     return name.endswith(("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage"))

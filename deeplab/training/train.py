@@ -22,6 +22,7 @@ from deeplab.model.checkpoint import (
     write_state,
 )
 from deeplab.model.network import EXTRA_LAYER_SCOPES
+from deeplab.model.variables import is_slot
 from deeplab.stage import OutputFolder, Progress, stop_requested
 from deeplab.stage.inputs import input_digest
 from deeplab.stage.stop import polite_stop
@@ -157,11 +158,10 @@ class Run:
         """Going on with other layers would overwrite the checkpoint with a network that it is not."""
         variables = self.trainer.store.shapes()
         wrong = [name for name, shape in variables.items() if name not in values or values[name].shape != shape]
-        slots = ("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage")
         wrong += [
             name
             for name in values
-            if name.startswith(EXTRA_LAYER_SCOPES) and name not in variables and not name.endswith(slots)
+            if name.startswith(EXTRA_LAYER_SCOPES) and name not in variables and not is_slot(name)
         ]
         if wrong:
             raise CheckpointError(
