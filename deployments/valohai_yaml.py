@@ -23,6 +23,7 @@ _START = (
     "set -e",
     "python -c 'import tensorflow, tf_slim' 2>/dev/null || python -m pip install --quiet -r requirements.txt",
 )
+_GRAPH = "graph/frozen_inference_graph.pb"
 _WITHOUT_EFFECT = "Accepted for the original's sake"
 
 
@@ -79,22 +80,26 @@ STEPS = (
         "train",
         (
             "mkdir -p run",
-            # Checkpoints of an earlier execution of the same training: go on from the last of them.
-            'for file in /valohai/inputs/checkpoints/*.tar*; do [ ! -e "$file" ] || tar -xf "$file" -C run; done',
+            # Checkpoints of an earlier execution of the same training: go on from the last of them. Unpacked in
+            # the order of their steps, so that the state and the metrics of the newest remain.
+            "for file in $(ls -v /valohai/inputs/checkpoints/*.tar* 2>/dev/null); do"
+            ' tar -xf "$file" -C run || exit 1; done',
             # An input that was not given is a folder without files, or no folder.
             ": > initial",
             'if [ -n "$(ls -A /valohai/inputs/initial_checkpoint 2>/dev/null)" ]; then'
             " echo --tf_initial_checkpoint=/valohai/inputs/initial_checkpoint > initial; fi",
+            # Each checkpoint is uploaded as soon as it is sealed: a lost machine takes none of them along.
             "python -m deeplab train --dataset_dir=/valohai/inputs/tfrecords --train_logdir=run"
-            " $(cat initial) {parameters}",
+            " --seal_checkpoints=/valohai/outputs $(cat initial) {parameters}",
             "python -m deeplab archive --train_logdir=run --output_dir=archive",
-            "cp archive/checkpoints.tar.gz run/metrics.jsonl /valohai/outputs/",
+            "cp archive/checkpoints.tar.gz run/model.json run/metrics.jsonl /valohai/outputs/",
             "cp run/manifest.json /valohai/outputs/train.manifest.json",
             "cp archive/manifest.json /valohai/outputs/archive.manifest.json",
         ),
         {"tfrecords": f"{_SEED_STORE}/tfrecords.tar.gz", "checkpoints": None, "initial_checkpoint": None},
         _TRAINING_DEFAULTS,
-        frozenset({"dataset_dir", "train_logdir", "tf_initial_checkpoint", "profile_logdir", "dense_prediction_cell"}),
+        frozenset({"dataset_dir", "train_logdir", "tf_initial_checkpoint", "seal_checkpoints", "profile_logdir"})
+        | {"dense_prediction_cell"},
     ),
     _Step(
         "Evaluate checkpoint",
@@ -114,8 +119,12 @@ STEPS = (
         "export",
         (
             "python -m deeplab export --checkpoint_path=/valohai/inputs/checkpoints"
-            " --export_path=graph/frozen_graph {parameters}",
-            "cp graph/frozen_graph* /valohai/outputs/",
+            f" --export_path={_GRAPH} {{parameters}}",
+            # Outputs keep the seed's name; the manifest keeps the one that the flow's own exports have.
+            f"cp {_GRAPH} /valohai/outputs/frozen_graph",
+            f"cp {_GRAPH}.manifest.json /valohai/outputs/frozen_graph.manifest.json",
+            f"cp {_GRAPH}.model.json /valohai/outputs/frozen_graph.model.json",
+            "if [ -e graph/inference_graph.pbtxt ]; then cp graph/inference_graph.pbtxt /valohai/outputs/; fi",
         ),
         {"checkpoints": f"{_SEED_STORE}/checkpoints.tar.gz"},
         {},

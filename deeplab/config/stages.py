@@ -106,6 +106,11 @@ class TrainingConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     log_steps: int = flag(10, "Steps between two metric points.", key=False, ge=1)
     save_interval_secs: int = flag(1200, "Seconds between checkpoints.", key=False, ge=1)
     save_interval_steps: int | None = flag(None, "Steps between checkpoints, instead of seconds.", key=False, ge=1)
+    seal_checkpoints: str | None = flag(
+        None,
+        "Folder that keeps every checkpoint of this training as one read-only checkpoint-STEP.tar to go on from.",
+        key=False,
+    )
     save_summaries_secs: int = flag(600, "Seconds between TensorBoard summaries.", key=False, ge=1)
     save_summaries_images: bool = flag(False, "Summaries show a photo, its labels and the prediction.", key=False)
     profile_logdir: str | None = flag(None, "Folder for a TensorFlow profile of steps 10 to 20.", key=False)

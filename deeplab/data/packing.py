@@ -1,4 +1,4 @@
-"""Archives: ``.tar.gz`` files with the same bytes wherever they are made, and their safe unpacking.
+"""Archives: ``.tar`` and ``.tar.gz`` files with the same bytes wherever they are made, and their safe unpacking.
 
 Shards hold JPEGs and PNGs, checkpoints hold noise: deflate finds nothing in either and takes half a minute a gigabyte
 to do so. The gzip layer therefore *stores* its content. It frames the blocks itself because the blocks that zlib makes
@@ -25,11 +25,11 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 def pack(paths: Iterable[Path], target: Path) -> None:
-    """Write files, under their base names, as a tar.gz whose bytes depend on names and contents only.
+    """Write files, under their base names, as an archive whose bytes depend on names and contents only.
 
     Args:
         paths: the files; packed in the order of their names.
-        target: the archive; it appears under its name when it is whole.
+        target: the archive, a tar in a gzip layer unless it is called ``.tar``; it appears when it is whole.
 
     Raises:
         DataError: if two files have the same name.
@@ -41,11 +41,12 @@ def pack(paths: Iterable[Path], target: Path) -> None:
     temporary = target.with_name(f".tmp-{target.name}")
     try:
         with temporary.open("wb") as file:
-            stream = _StoredGzip(file)
-            with tarfile.TarFile(fileobj=cast("IO[bytes]", stream), mode="w", copybufsize=_COPY) as archive:
-                for path in ordered:
-                    _add(archive, path)
-            stream.close()
+            if target.suffix == ".tar":
+                _write(file, ordered)
+            else:
+                stream = _StoredGzip(file)
+                _write(cast("IO[bytes]", stream), ordered)
+                stream.close()
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -78,6 +79,12 @@ def _extract(stream: IO[bytes] | gzip.GzipFile, folder: Path) -> None:
     # tar stops at its end mark; the gzip checksum behind it is only compared when the stream is read to its end.
     while stream.read(_COPY):
         pass
+
+
+def _write(stream: IO[bytes], paths: Iterable[Path]) -> None:
+    with tarfile.TarFile(fileobj=stream, mode="w", copybufsize=_COPY) as archive:
+        for path in paths:
+            _add(archive, path)
 
 
 def _add(archive: tarfile.TarFile, path: Path) -> None:

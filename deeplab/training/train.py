@@ -32,6 +32,7 @@ from deeplab.training.input_pipeline import RecordReader, training_batches
 from deeplab.training.learning_rate import learning_rate
 from deeplab.training.metrics_log import FILE_NAME as METRICS_NAME
 from deeplab.training.metrics_log import MetricsLog
+from deeplab.training.sealing import SealedCheckpoints
 from deeplab.training.summaries import Summaries
 from deeplab.training.trainer import Trainer
 
@@ -100,6 +101,7 @@ class Run:
         self.description = ModelDescription.of(
             config, config.train_crop_size, dataset.num_classes, **dataset.description()
         )
+        self._sealed = SealedCheckpoints(Path(config.seal_checkpoints)) if config.seal_checkpoints else None
         self._saved: list[Path] = []
         self._last_save = time.monotonic()
         self._last_summary = time.monotonic()
@@ -251,8 +253,10 @@ class Run:
             for file in Checkpoint(old, None).files():
                 file.unlink(missing_ok=True)
         self._saved = self._saved[-_KEPT:]
-        self._last_save = time.monotonic()
         _log.info("checkpoint %s", prefix.name)
+        if self._sealed is not None:
+            self._sealed.add(Checkpoint(prefix, self.description))
+        self._last_save = time.monotonic()
 
     def _seal(self) -> None:
         self._metrics.close()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,29 +85,49 @@ def _complete(server: ServerProcess, identity: str) -> dict[str, str]:
     return {output["name"]: f"datum://{output['id']}" for output in execution["outputs"]}
 
 
+def _content(server: ServerProcess, link: str) -> bytes:
+    """The bytes of a ``datum://``."""
+    with server.client() as client:
+        url = client.get(f"/data/{link.removeprefix('datum://')}/download/").raise_for_status().json()["url"]
+        return client.get(url).raise_for_status().content
+
+
 @pytest.mark.timeout(900)
-def test_steps_as_the_original_project_ran_them(server: ServerProcess, vh: Vh, scenes: str) -> None:
+def test_steps_as_the_original_project_ran_them(server: ServerProcess, vh: Vh, scenes: str, tmp_path: Path) -> None:
     vh("exec", "run", "load", "--adhoc", f"--ADE20K={scenes}", "--dataset=sample")
     records = _complete(server, "latest")
     assert set(records) == {"tfrecords.tar.gz", "manifest.json"}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
     vh("exec", "run", "train", "--adhoc", f"--tfrecords={records['tfrecords.tar.gz']}", *flags)
     trained = _complete(server, "latest")
-    assert {"checkpoints.tar.gz", "metrics.jsonl", "train.manifest.json"} <= set(trained)
+    assert {"checkpoints.tar.gz", "checkpoint-2.tar", "model.json", "metrics.jsonl", "train.manifest.json"} <= set(
+        trained
+    )
     with server.client() as client:
         latest = client.get(f"/executions/{server.project}:latest/").json()
     assert latest["cumulative_metadata"]["step"] == 2
     # More steps go on from the checkpoints of an earlier execution.
     more = [flag for flag in flags if "number-of-steps" not in flag] + ["--training-number-of-steps=3"]
-    given = [f"--tfrecords={records['tfrecords.tar.gz']}", f"--checkpoints={trained['checkpoints.tar.gz']}"]
+    given = [f"--tfrecords={records['tfrecords.tar.gz']}", f"--checkpoints={trained['checkpoint-2.tar']}"]
     vh("exec", "run", "train", "--adhoc", *given, *more)
     longer = _complete(server, "latest")
     with server.client() as client:
         latest = client.get(f"/executions/{server.project}:latest/").json()
         events = client.get(f"/executions/{latest['id']}/events/", params={"limit": 0}).json()["events"]
     assert any("resuming from model.ckpt-2 at step 2" in event["message"] for event in events)
+    points = [json.loads(line) for line in _content(server, longer["metrics.jsonl"]).decode().splitlines()]
+    assert points[-1]["step"] == 3
     vh("exec", "run", "export", "--adhoc", f"--checkpoints={longer['checkpoints.tar.gz']}")
-    assert {"frozen_graph", "frozen_graph.model.json"} <= set(_complete(server, "latest"))
+    exported = _complete(server, "latest")
+    assert set(exported) == {"frozen_graph", "frozen_graph.model.json", "frozen_graph.manifest.json"}
+    # The same export here has the same digest.
+    (tmp_path / "checkpoints.tar.gz").write_bytes(_content(server, longer["checkpoints.tar.gz"]))
+    graph = tmp_path / "frozen_inference_graph.pb"
+    assert main(["export", f"--checkpoint_path={tmp_path / 'checkpoints.tar.gz'}", f"--export_path={graph}"]) == 0
+    remote = json.loads(_content(server, exported["frozen_graph.manifest.json"]))
+    local = json.loads(graph.with_name(f"{graph.name}.manifest.json").read_text())
+    assert remote["digest"] == local["digest"]
+    assert [output["path"] for output in remote["outputs"]] == [output["path"] for output in local["outputs"]]
 
 
 @pytest.mark.timeout(900)

@@ -18,32 +18,39 @@ def files(tmp_path):
     return [folder / name for name in ("b", "a", "empty")]
 
 
-def test_bytes_depend_on_names_and_contents_only(files, tmp_path):
-    pack(files, tmp_path / "one.tar.gz")
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_bytes_depend_on_names_and_contents_only(files, tmp_path, suffix):
+    pack(files, tmp_path / f"one{suffix}")
     for path in files:
         os.utime(path, (1, 1))
         path.chmod(0o600)
-    pack(reversed(files), tmp_path / "other.tar.gz")
-    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "other.tar.gz").read_bytes()
+    pack(reversed(files), tmp_path / f"other{suffix}")
+    assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"other{suffix}").read_bytes()
 
 
-def test_tar_reads_it(files, tmp_path):
-    pack(files, tmp_path / "x.tar.gz")
+@pytest.mark.parametrize(("name", "options"), [("x.tar", "-xvf"), ("x.tar.gz", "-xvzf")])
+def test_tar_reads_it(files, tmp_path, name, options):
+    pack(files, tmp_path / name)
     (tmp_path / "out").mkdir()
     done = subprocess.run(
-        ["tar", "-xvzf", str(tmp_path / "x.tar.gz")], cwd=tmp_path / "out", check=True, capture_output=True, text=True
+        ["tar", options, str(tmp_path / name)], cwd=tmp_path / "out", check=True, capture_output=True, text=True
     )
     assert done.stdout.split() == ["a", "b", "empty"] and not done.stderr
     assert all((tmp_path / "out" / path.name).read_bytes() == path.read_bytes() for path in files)
-    subprocess.run(["gzip", "-t", str(tmp_path / "x.tar.gz")], check=True)
 
 
-def test_unpack_gives_it_back(files, tmp_path):
-    pack(files, tmp_path / "x.tar.gz")
-    unpack(tmp_path / "x.tar.gz", tmp_path / "out")
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+def test_unpack_gives_it_back(files, tmp_path, name):
+    pack(files, tmp_path / name)
+    unpack(tmp_path / name, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
         path.name: path.read_bytes() for path in files
     }
+
+
+def test_the_gzip_layer_is_whole(files, tmp_path):
+    pack(files, tmp_path / "x.tar.gz")
+    subprocess.run(["gzip", "-t", str(tmp_path / "x.tar.gz")], check=True)
 
 
 def test_two_files_of_one_name_are_refused(files, tmp_path):

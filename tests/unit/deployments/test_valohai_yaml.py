@@ -1,6 +1,9 @@
 """The file at the top level is what the configuration says, and what it runs is what a stage accepts."""
 
+import io
 import shlex
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,34 @@ def test_later_steps_leave_the_network_to_model_json() -> None:
         if step.stage in ("evaluate", "export", "predict"):
             defaults = {name for name, item in steps[step.name].parameters.items() if item.default is not None}
             assert not defaults & set(CONFIGS["train"].weight_fields())
+
+
+def _archive(path: Path, **files: str) -> None:
+    with tarfile.open(path, "w:gz" if path.name.endswith(".gz") else "w") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("names", "state"),
+    [
+        ((), None),
+        (("checkpoints.tar.gz",), "checkpoints.tar.gz"),
+        (("checkpoint-10.tar", "checkpoint-9.tar", "checkpoint-100.tar"), "checkpoint-100.tar"),
+        (("checkpoint-10.tar", "checkpoints.tar.gz"), "checkpoint-10.tar"),
+    ],
+)
+def test_the_newest_of_several_checkpoints_tells_the_state(tmp_path: Path, names, state: str | None) -> None:
+    inputs = tmp_path / "inputs" / "checkpoints"
+    inputs.mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    for name in names:
+        _archive(inputs / name, checkpoint=name)
+    (line,) = (line for step in STEPS if step.stage == "train" for line in step.command if "tar -xf" in line)
+    command = ["sh", "-e", "-c", line.replace("/valohai", str(tmp_path))]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ([state] if state else [])
+    (inputs / "checkpoint-1.tar").write_text("no archive")
+    assert subprocess.run(command, cwd=tmp_path, stderr=subprocess.DEVNULL).returncode != 0
