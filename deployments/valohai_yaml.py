@@ -136,7 +136,8 @@ STEPS = (
         (
             "python -m deeplab predict --model=/valohai/inputs/model --images=/valohai/inputs/images"
             " --output_dir=masks {parameters}",
-            "tar -cf /valohai/outputs/masks.tar -C masks ids colours overlays manifest.json",
+            "tar -cf /valohai/outputs/masks.tar -C masks ids colours overlays",
+            "cp masks/manifest.json /valohai/outputs/",
         ),
         {"model": f"{_SEED_STORE}/frozen_graph", "images": f"{_SEED_STORE}/tfrecords.tar.gz"},
         {},
@@ -173,14 +174,15 @@ def _input(name: str, default: str | None) -> dict[str, Any]:
 
 
 def _parameter(name: str, info: FieldInfo, default: Any) -> dict[str, Any]:
-    kind = _type(info)
+    # What can be unset in spite of a default here is text: an empty one is "not given".
+    kind = "string" if default is not None and info.default is None else _type(info)
     content: dict[str, Any] = {"name": name, "type": kind, "description": info.description or ""}
     if kind == "flag":
         content |= {"pass-true-as": f"--{name}=true", "pass-false-as": f"--{name}=false"}
     elif default is None:
         content["optional"] = True
     if default is not None:
-        content["default"] = default
+        content["default"] = str(default) if kind == "string" else default
     return content
 
 

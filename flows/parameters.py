@@ -6,7 +6,7 @@ preset, then ``model.json``, then the original's default decides.
 """
 
 import difflib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_serializer, model_validator
 from pydantic_core import PydanticUndefined
@@ -45,6 +45,12 @@ _CROPS = {"eval_crop_size", "crop_size"}
 _WITHOUT_EFFECT = "Accepted for the original's sake"
 
 
+# Where a stage runs, besides its flags; archiving is part of the training's execution.
+_WITH_BACKEND = ("fetch", "convert", "train", "evaluate", "export", "predict")
+_PLACEMENT = ("backend", "environment")
+Backend = Literal["local", "valohai"]
+
+
 class Section(Flags):
     """The flags of one stage, as far as they were given."""
 
@@ -54,7 +60,7 @@ class Section(Flags):
 
     def given(self) -> dict[str, Any]:
         """The flags that were given."""
-        return {name: value for name, value in self if value is not None}
+        return {name: value for name, value in self if value is not None and name not in _PLACEMENT}
 
 
 def _section(stage: str) -> type[Section]:
@@ -68,6 +74,13 @@ def _section(stage: str) -> type[Section]:
             continue
         kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
         fields[name] = (kind | None, Field(None, description=_explained(stage, name, description)))
+    if stage in _WITH_BACKEND:
+        where = "Where this stage runs. Empty: as the whole flow."
+        if stage == "fetch":
+            where += " On valohai the converting execution reads the address itself."
+        fields["backend"] = (Backend | None, Field(None, description=where))
+        if stage != "fetch":
+            fields["environment"] = (str | None, Field(None, description="Its machine type on Valohai."))
     summary = (config.__doc__ or "").strip()
     return create_model(f"{stage.capitalize()}Section", __base__=Section, __doc__=summary, **fields)
 
@@ -101,6 +114,22 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
+class ValohaiSection(Flags):
+    """How stages run as Valohai executions."""
+
+    block: str | None = Field(
+        None, description="Prefect block with the connection. Empty: VALOHAI_TOKEN and VALOHAI_PROJECT, or vh's login."
+    )
+    environment: str | None = Field(
+        None, description="Machine type, as id or slug. Empty: the step's or the project's."
+    )
+    commit: str | None = Field(
+        None, description="Git commit that the project knows (HEAD: the one here). Empty: the code here is handed over."
+    )
+    queue_limit_secs: int | None = Field(None, ge=1, description="Seconds an execution may wait. Empty: for ever.")
+    run_limit_secs: int | None = Field(None, ge=1, description="Seconds an execution may run. Empty: for ever.")
+
+
 class TrainFlowParameters(Flags):
     """Fetch a data set, convert it, train on it, archive, evaluate and export the network, and predict with it."""
 
@@ -108,7 +137,12 @@ class TrainFlowParameters(Flags):
         None, description=f"Named values for what is left empty: {', '.join(presets.names())}."
     )
     dataset: str | None = Field(None, description=f"Data set; empty: the preset's, else {_DEFAULT_DATASET}.")
-    store: str = Field(_DEFAULT_STORE, description="Folder that keeps what every stage made, for this and later runs.")
+    store: str = Field(
+        _DEFAULT_STORE,
+        description="Keeps what every stage made, for this and later runs: a folder, or az://CONTAINER/FOLDER.",
+    )
+    backend: Backend = Field("local", description="Where stages run: on this machine, or as Valohai executions.")
+    valohai: ValohaiSection = Field(default_factory=ValohaiSection)
     sample: SampleSection = Field(default_factory=SampleSection)  # type: ignore[valid-type]
     fetch: FetchSection = Field(default_factory=FetchSection)  # type: ignore[valid-type]
     convert: ConvertSection = Field(default_factory=ConvertSection)  # type: ignore[valid-type]
@@ -164,6 +198,14 @@ class TrainFlowParameters(Flags):
         except ConfigError as error:
             text = str(error)
             raise ConfigError(text.replace("--", f"--{stage}.") if "--" in text else f"{stage}: {text}") from None
+
+    def runs_remotely(self, stage: str) -> bool:
+        """Whether a stage runs as an execution."""
+        return stage in _WITH_BACKEND and (getattr(self, stage).backend or self.backend) == "valohai"
+
+    def environment(self, stage: str) -> str | None:
+        """The machine type of a stage's execution; None: the step's or the project's."""
+        return getattr(getattr(self, stage, None), "environment", None) or self.valohai.environment
 
     def values(self, stage: str) -> dict[str, Any]:
         """A stage's flags: what was given, over the preset."""

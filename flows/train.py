@@ -10,17 +10,18 @@ from prefect import flow
 from flows import console
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
+from flows.sites import Sites
 from tasks.archive import archive
 from tasks.artifacts import percent
 from tasks.convert import convert
 from tasks.evaluate import evaluate, read_scores
 from tasks.export import export
-from tasks.fetch import fetch
+from tasks.fetch import Fetched, fetch
 from tasks.predict import predict
 from tasks.report import report
+from tasks.result import StageResult, shown
 from tasks.sample import sample
-from tasks.stage import StageResult, shown
-from tasks.store import Store
+from tasks.sources import TrainedCheckpoint
 from tasks.train import train
 
 console.quiet_expected_errors()
@@ -44,19 +45,28 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
     Args:
         parameters: one section a stage; what is left empty comes from the preset, then from the original's defaults.
     """
-    store, values = Store.open(parameters.store), parameters.values
-    drawn = [] if parameters.source else [sample(store, values("sample"))]
-    source = parameters.source or str(drawn[0].output)
+    with Sites.of(parameters) as at:
+        return _run(parameters, at)
 
-    fetched = fetch(store, values("fetch"), source)
-    shards = convert(store, values("convert"), parameters.dataset_name, fetched)
-    training = train(store, values("train"), parameters.dataset_name, shards)
-    checkpoints = archive(store, training)
-    evaluation = evaluate(store, values("evaluate"), shards, training)
-    graph = export(store, values("export"), training)
-    masks = predict(store, values("predict"), graph, shards)
 
-    page = report(store, [*drawn, fetched, shards, training, checkpoints, evaluation, graph, masks])
+def _run(parameters: TrainFlowParameters, at: Sites) -> Outcome:
+    values = parameters.values
+    drawn = [] if parameters.source else [sample(at("sample"), values("sample"))]
+    source = parameters.source or str(drawn[0].here())
+
+    fetched = fetch(at("fetch"), values("fetch"), source)
+    shards = convert(at("convert"), values("convert"), parameters.dataset_name, fetched)
+    training = train(at("train"), values("train"), parameters.dataset_name, shards)
+    checkpoints = archive(at("archive"), training)
+    checkpoint = TrainedCheckpoint(training, checkpoints)
+    evaluation = evaluate(at("evaluate"), values("evaluate"), shards, checkpoint)
+    graph = export(at("export"), values("export"), checkpoint)
+    masks = predict(at("predict"), values("predict"), graph, shards)
+
+    arrived = [fetched.result] if isinstance(fetched, Fetched) else []
+    page = report(at("report"), [*drawn, *arrived, shards, training, checkpoints, evaluation, graph, masks])
+    for result in (graph, masks):
+        result.here()  # what a person looks at comes home from wherever it was made
     return Outcome(checkpoints, evaluation, graph, masks, page)
 
 
@@ -66,9 +76,9 @@ def summary(outcome: Outcome) -> str:
     lines = [
         ("mean IoU", f"{percent(scores['miou'])} on {scores['images']} images"),
         ("report", shown(outcome.report)),
-        ("masks", shown(outcome.masks.folder / "overlays")),
-        ("frozen graph", shown(outcome.graph.output)),
-        ("checkpoints", shown(outcome.checkpoints.folder / "checkpoints.tar.gz")),
+        ("masks", shown(outcome.masks.here() / "overlays")),
+        ("frozen graph", shown(outcome.graph.here())),
+        ("checkpoints", outcome.checkpoints.place_of("checkpoints.tar.gz")),
     ]
     return "\n".join(f"{name:13s} {value}" for name, value in lines)
 

@@ -2,17 +2,18 @@
 
 from prefect import task
 
-from tasks.stage import StageCall, StageResult, run_stage
-from tasks.store import Store
+from tasks.call import StageCall
+from tasks.result import StageResult
+from tasks.stage import Site, packed_there, run_stage
 
 
 @task(persist_result=False)
-def archive(store: Store, training: StageResult) -> StageResult:
+def archive(site: Site, training: StageResult) -> StageResult:
     """Pack a checkpoint with its description as ``checkpoints.tar.gz``.
 
     Args:
-        store: where outputs live.
+        site: where outputs live; an execution that trained has packed its checkpoint itself.
         training: what ``train`` left.
     """
-    call = StageCall("archive", {}, {"train_logdir": training.folder}, {"train_logdir": training.digest})
-    return run_stage(store, call)
+    call = StageCall("archive", {}, inputs={"train_logdir": training})
+    return packed_there(site, call, training) or run_stage(site, call)

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -112,6 +113,18 @@ class LossCurve:
         else:
             with get_client(sync_client=True) as client:
                 client.update_artifact(self._artifact, ArtifactUpdate(data=text))
+
+
+def publish_execution(stage: str, label: str, page: str | None) -> None:
+    """Show where a stage runs as an execution."""
+    if page is None:
+        return
+    _show(
+        "the execution",
+        lambda: create_link_artifact(
+            page, link_text=label, key=f"{stage}-execution", description=f"{stage} on Valohai"
+        ),
+    )
 
 
 def publish_scores(scores: Mapping[str, Any]) -> None:

@@ -6,20 +6,20 @@ from typing import Any
 from prefect import task
 
 from tasks.artifacts import ProgressBar
-from tasks.stage import StageCall, StageResult, run_stage
-from tasks.store import Store
+from tasks.call import Source, StageCall
+from tasks.result import StageResult
+from tasks.stage import Site, run_stage
 
 
 @task(persist_result=False)
-def convert(store: Store, values: Mapping[str, Any], dataset: str, archive: StageResult) -> StageResult:
+def convert(site: Site, values: Mapping[str, Any], dataset: str, archive: Source) -> StageResult:
     """Convert a data set.
 
     Args:
-        store: where outputs live.
+        site: where the stage runs.
         values: the stage's flags.
         dataset: the data set's registered name.
         archive: what ``fetch`` left.
     """
-    paths = {"dataset": dataset, "source": archive.output}
-    call = StageCall("convert", values, paths, inputs={"source": archive.digest})
-    return run_stage(store, call, watchers=[ProgressBar("convert")])
+    call = StageCall("convert", values, {"dataset": dataset}, {"source": archive})
+    return run_stage(site, call, watchers=[ProgressBar("convert")])

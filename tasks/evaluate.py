@@ -8,35 +8,37 @@ from prefect import task
 
 from deeplab.config import ModelDescription
 from tasks.artifacts import ProgressBar, publish_scores, publish_sheet
-from tasks.stage import StageCall, StageResult, run_stage
-from tasks.store import Store
+from tasks.call import StageCall
+from tasks.result import StageResult
+from tasks.sources import TrainedCheckpoint
+from tasks.stage import Site, run_stage
 
 
 @task(persist_result=False)
-def evaluate(store: Store, values: Mapping[str, Any], shards: StageResult, training: StageResult) -> StageResult:
+def evaluate(site: Site, values: Mapping[str, Any], shards: StageResult, checkpoint: TrainedCheckpoint) -> StageResult:
     """Evaluate a checkpoint on the validation split.
 
     Args:
-        store: where outputs live.
+        site: where the stage runs.
         values: the stage's flags.
         shards: what ``convert`` left.
-        training: what ``train`` left.
+        checkpoint: what ``train`` left.
     """
-    description = ModelDescription.read(training.folder / "model.json")
+    description = ModelDescription.read(checkpoint.training.file("model.json"))
     call = StageCall(
         "evaluate",
         values,
-        {"dataset": description.dataset, "dataset_dir": shards.folder, "checkpoint_dir": training.folder},
-        {"dataset_dir": shards.digest, "checkpoint_dir": training.digest},
+        {"dataset": description.dataset},
+        {"dataset_dir": shards, "checkpoint_dir": checkpoint},
         description,
     )
-    result = run_stage(store, call, watchers=[ProgressBar("evaluate")])
+    result = run_stage(site, call, watchers=[ProgressBar("evaluate")])
     publish_scores(read_scores(result))
-    publish_sheet(result.folder / "sheet.png")
+    publish_sheet(result.file("sheet.png"))
     return result
 
 
 def read_scores(evaluation: StageResult) -> dict[str, Any]:
     """The content of ``results.json``: mean IoU, accuracies, and the figures of each class."""
-    scores: dict[str, Any] = json.loads((evaluation.folder / "results.json").read_text(encoding="utf-8"))
+    scores: dict[str, Any] = json.loads(evaluation.file("results.json").read_text(encoding="utf-8"))
     return scores

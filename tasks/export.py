@@ -7,44 +7,43 @@ from prefect import task
 
 from deeplab.config import ModelDescription
 from deeplab.stage.manifest import Manifest
+from tasks.call import StageCall
 from tasks.errors import StoreError
-from tasks.stage import StageCall, StageResult, run_stage, shown
-from tasks.store import Store
+from tasks.result import StageResult, shown
+from tasks.sources import TrainedCheckpoint
+from tasks.stage import Site, Start, run_stage
+from tasks.store import Entry
 
 
 @task(persist_result=False)
-def export(store: Store, values: Mapping[str, Any], training: StageResult) -> StageResult:
+def export(site: Site, values: Mapping[str, Any], checkpoint: TrainedCheckpoint) -> StageResult:
     """Export a checkpoint; its files are first compared with their digests, byte for byte.
 
     Args:
-        store: where outputs live.
+        site: where the stage runs.
         values: the stage's flags.
-        training: what ``train`` left.
+        checkpoint: what ``train`` left.
 
     Returns:
-        The result, whose ``output`` is the frozen graph.
+        The result, whose output is the frozen graph.
     """
-    call = StageCall(
-        "export",
-        values,
-        {"checkpoint_path": training.folder},
-        {"checkpoint_path": training.digest},
-        ModelDescription.read(training.folder / "model.json"),
-    )
-    return run_stage(store, call, prepare=lambda _: refuse_damage(training))
+    description = ModelDescription.read(checkpoint.training.file("model.json"))
+    call = StageCall("export", values, inputs={"checkpoint_path": checkpoint}, description=description)
+    return run_stage(site, call, start=Start(here=lambda _: refuse_damage(checkpoint.training.entry)))
 
 
-def refuse_damage(result: StageResult) -> None:
-    """Compare an entry's files with their digests.
+def refuse_damage(entry: Entry) -> None:
+    """Compare the files of an entry that is finished here with their digests.
 
     Raises:
         StoreError: if one differs; the entry then no longer counts as finished.
     """
-    manifest_file = result.folder / "manifest.json"
-    damage = Manifest.read(manifest_file).damage(result.folder, deep=True)
+    if not entry.manifest_file.exists():
+        return  # what is brought here is compared on its way
+    damage = Manifest.read(entry.manifest_file).damage(entry.folder, deep=True)
     if damage is not None:
-        manifest_file.unlink()
+        entry.invalidate()
         raise StoreError(
-            f"{shown(result.folder)}: {damage}. Run the same command again: "
-            f"{result.stage} and what needs it are repeated"
+            f"{shown(entry.folder)}: {damage}. Run the same command again: "
+            f"{entry.identity.stage} and what needs it are repeated"
         )

@@ -1,40 +1,63 @@
-"""Bring the data set's archive here."""
+"""Bring the data set's archive here, or hand its address on."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from deeplab.data.fetch import find_origin
 from deeplab.errors import FetchError
-from deeplab.stage.manifest import Manifest, combined_digest
 from tasks.artifacts import ProgressBar
-from tasks.stage import StageCall, StageResult, run_stage
-from tasks.store import Store
+from tasks.call import StageCall
+from tasks.result import StageResult
+from tasks.sources import Address, address, is_url
+from tasks.stage import Site, run_stage
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that was fetched.
+
+    Attributes:
+        result: what the stage left.
+        source: where it came from.
+    """
+
+    result: StageResult
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """Stands for the file's name and content."""
+        return self.result.digest
+
+    def here(self) -> Path:
+        """The file."""
+        products = [output.path for output in self.result.manifest.outputs if output.kind == "product"]
+        if len(products) != 1:
+            raise FetchError(
+                f"{self.result.place}: holds {len(products)} files instead of one; delete it and run again"
+            )
+        return self.result.here() / products[0]
+
+    def addresses(self) -> list[str]:
+        """Where an execution can read it: where it came from, unless that is this machine's disk."""
+        return [self.source] if is_url(self.source) else self.result.addresses()
 
 
 @task(persist_result=False)
-def fetch(store: Store, values: Mapping[str, Any], source: str) -> StageResult:
+def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Address:
     """Fetch a file; the same content of the same place is fetched once.
 
     Args:
-        store: where outputs live.
+        site: where the stage runs. Remotely there is nothing to do for an address: who reads the file fetches it.
         values: the stage's flags.
         source: URL or path.
-
-    Returns:
-        The result, whose ``output`` is the file.
     """
-    # What is behind the address cannot be known yet: its name, size and ETag (or modification time) stand for it.
-    identity = combined_digest(find_origin(source).identity)
-    call = StageCall("fetch", values, paths={"source": source}, inputs={"source": identity})
-    result = run_stage(store, call, watchers=[ProgressBar("fetch")])
-    return _pointing_at_the_file(result)
-
-
-def _pointing_at_the_file(result: StageResult) -> StageResult:
-    manifest = Manifest.read(result.folder / "manifest.json")
-    products = [output.path for output in manifest.outputs if output.kind == "product"]
-    if len(products) != 1:
-        raise FetchError(f"{result.folder}: holds {len(products)} files instead of one; delete it and run again")
-    return StageResult(**{**vars(result), "output": result.folder / products[0]})
+    found = address(source)
+    if site.remote and is_url(source):
+        return found
+    # What is behind the address cannot be known yet: its name, size and ETag (or time of change) stand for it.
+    call = StageCall("fetch", values, inputs={"source": found})
+    return Fetched(run_stage(replace(site, remote=False), call, watchers=[ProgressBar("fetch")]), source)

@@ -11,13 +11,14 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from deeplab.config import CONFIGS, ModelDescription
-from deeplab.stage.manifest import Manifest, describe_output, manifest_path, products_digest
+from deeplab.stage.manifest import Manifest, describe_output, products_digest
 from tasks.artifacts import percent, publish_summary
 from tasks.chart import loss_curve, read_points
 from tasks.evaluate import read_scores
 from tasks.pictures import jpeg_data_uri
-from tasks.stage import StageResult, shown
-from tasks.store import Entry, Identity, Store
+from tasks.result import StageResult, shown
+from tasks.stage import Site
+from tasks.store import Entry, Identity
 
 # Raised when the page changes for equal inputs.
 _CODE_VERSION = 1
@@ -39,15 +40,11 @@ class StageRow:
     @classmethod
     def of(cls, result: StageResult) -> "StageRow":
         """Read what a stage ran with from its manifest."""
-        parameters = Manifest.read(manifest_path(result.folder if _is_folder(result) else result.output)).parameters
+        parameters = result.manifest.parameters
         fields = CONFIGS[result.stage].model_fields
         defaults = {name: info.get_default(call_default_factory=True) for name, info in fields.items()}
         changed = {name: value for name, value in parameters.items() if _plain(defaults.get(name)) != value}
         return cls(result, changed, parameters)
-
-
-def _is_folder(result: StageResult) -> bool:
-    return (result.folder / "manifest.json").exists()
 
 
 def _plain(value: Any) -> Any:
@@ -55,17 +52,17 @@ def _plain(value: Any) -> Any:
 
 
 @task(persist_result=False)
-def report(store: Store, results: Sequence[StageResult]) -> Path:
+def report(site: Site, results: Sequence[StageResult]) -> Path:
     """Write the report of a run.
 
     Args:
-        store: where outputs live.
+        site: where outputs live.
         results: what every stage left, in order.
 
     Returns:
         The page.
     """
-    entry = store.entry(_identity(results))
+    entry = site.store.entry(_identity(results))
     page = entry.folder / _FILE_NAME
     with entry.held(lambda: None):
         if entry.manifest() is None:
@@ -110,9 +107,9 @@ def render(results: Sequence[StageResult]) -> str:
     """The page as HTML."""
     by_stage = {result.stage: result for result in results}
     training, evaluation = by_stage["train"], by_stage["evaluate"]
-    description = ModelDescription.read(training.folder / "model.json")
-    points = read_points(training.folder / "metrics.jsonl")
-    sheet = evaluation.folder / "sheet.png"
+    description = ModelDescription.read(training.file("model.json"))
+    points = read_points(training.file("metrics.jsonl"))
+    sheet = evaluation.file("sheet.png")
     environment = Environment(
         loader=PackageLoader("tasks", "."),
         autoescape=select_autoescape(default=True),
@@ -128,7 +125,7 @@ def render(results: Sequence[StageResult]) -> str:
         curve=Markup(loss_curve(points, ink="currentColor", line="var(--accent)")),
         last_point=points[-1] if points else None,
         sheet=jpeg_data_uri(sheet, **_SHEET_SIZE) if sheet.exists() else None,
-        pictures=_pictures(by_stage["predict"].folder),
+        pictures=_pictures(by_stage["predict"].here()),
         stages=[StageRow.of(result) for result in results],
     )
 

@@ -5,16 +5,17 @@ from typing import Any
 
 from prefect import task
 
-from tasks.stage import StageCall, StageResult, run_stage
-from tasks.store import Store
+from tasks.call import StageCall
+from tasks.result import StageResult
+from tasks.stage import Site, run_stage
 
 
 @task(persist_result=False)
-def sample(store: Store, values: Mapping[str, Any]) -> StageResult:
+def sample(site: Site, values: Mapping[str, Any]) -> StageResult:
     """Draw made-up scenes into a zip.
 
     Args:
-        store: where outputs live.
+        site: where outputs live.
         values: the stage's flags.
     """
-    return run_stage(store, StageCall("sample", values))
+    return run_stage(site, StageCall("sample", values))

@@ -1,143 +1,151 @@
-"""Run one stage, or reuse what it made: the part that all stage tasks share."""
+"""Run one stage, here or as an execution, or reuse what it made: the part that all stage tasks share."""
 
-import os
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TextIO
 
 from prefect.logging import get_run_logger
 
-from deeplab.config import CONFIGS, ModelDescription, resolve
-from deeplab.stage.inputs import input_digest
-from deeplab.stage.manifest import Manifest, combined_digest, sha256_of
-from deeplab.stage.versions import CODE_VERSIONS
+from deeplab.errors import DeepLabError
+from tasks.artifacts import publish_execution
+from tasks.call import OUTPUTS, StageCall
+from tasks.cancel import is_cancelled
 from tasks.errors import StageFailed
+from tasks.mirror import Mirror, MirrorCopy
+from tasks.result import Copy, StageResult, shown
 from tasks.runner import local
 from tasks.stage_output import Logger, StageOutput, Watcher
 from tasks.store import Entry, Identity, Store
-
-# The flag that says where a stage writes, and the file's name where the output is one file.
-OUTPUTS: dict[str, tuple[str, str | None]] = {
-    "sample": ("output_path", "sample.zip"),
-    "fetch": ("output_dir", None),
-    "convert": ("output_dir", None),
-    "train": ("train_logdir", None),
-    "archive": ("output_dir", None),
-    "evaluate": ("eval_logdir", None),
-    "export": ("export_path", "frozen_inference_graph.pb"),
-    "predict": ("output_dir", None),
-}
+from tasks.valohai.copy import ExecutionCopy, known_copy, read_note
+from tasks.valohai.records import Execution
+from tasks.valohai.runner import Listeners, Runner
 
 
 @dataclass(frozen=True)
-class StageCall:
-    """What a stage is asked to do.
+class Site:
+    """Where a stage runs, and where its output goes.
 
     Attributes:
-        stage: its name.
-        values: flags that a person or a preset gave.
-        paths: flags that the flow sets: where the inputs are, and the data set.
-        inputs: flag name -> digest of what it points to.
-        description: the ``model.json`` that supplies the flags nobody gave.
+        store: the folder of outputs here.
+        mirror: the store's remote place, if it has one.
+        service: finds and runs executions; None where Valohai is not configured.
+        remote: whether the stage runs as an execution.
+        environment: machine type of the execution; None: the step's, or the project's.
     """
 
-    stage: str
-    values: Mapping[str, Any]
-    paths: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    description: ModelDescription | None = None
-
-    def given(self) -> dict[str, Any]:
-        """All flags but the output's, without those left empty."""
-        flags = {**self.values, **self.paths}
-        return {
-            name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
-        }
-
-    def identity(self) -> Identity:
-        """What decides the products.
-
-        Raises:
-            ConfigError: for values that the stage would refuse.
-        """
-        config_class, (output_flag, _) = CONFIGS[self.stage], OUTPUTS[self.stage]
-        config = resolve(config_class, {**self.given(), output_flag: "-"}, self.description)
-        version = CODE_VERSIONS[self.stage]
-        return Identity(
-            stage=self.stage, code_version=version, parameters=config.key_parameters(), inputs=dict(self.inputs)
-        )
-
-    def command(self, output: Path) -> list[str]:
-        """The command line that makes ``output``."""
-        flags = {**self.given(), OUTPUTS[self.stage][0]: output}
-        words = [f"--{name}={flag_text(value)}" for name, value in flags.items()]
-        return [sys.executable, "-m", "deeplab", self.stage, *words]
+    store: Store
+    mirror: Mirror | None = None
+    service: Runner | None = None
+    remote: bool = False
+    environment: str | None = None
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """What a stage left: small enough to hand from task to task.
+class Start:
+    """What happens before a stage runs, other than reuse.
 
     Attributes:
-        stage: its name.
-        key: the entry's key.
-        folder: the entry's folder.
-        output: that folder, or the file in it that the stage makes.
-        digest: digest of the products.
-        reused: whether an earlier run had made it.
-        seconds: how long the stage took, in whichever run made it.
+        here: called with the entry where the stage runs here.
+        remote: gives addresses of checkpoints that an execution goes on from.
     """
 
-    stage: str
-    key: str
-    folder: Path
-    output: Path
-    digest: str
-    reused: bool
-    seconds: float
-
-
-Preparation = Callable[[Entry], None]
+    here: Callable[[Entry], None]
+    remote: Callable[[Entry], list[str]] = lambda entry: []
 
 
 def run_stage(
-    store: Store, call: StageCall, *, watchers: Sequence[Watcher] = (), prepare: Preparation | None = None
+    site: Site, call: StageCall, *, watchers: Sequence[Watcher] = (), start: Start | None = None
 ) -> StageResult:
     """Reuse a stage's output if it is there and whole, else run the stage.
 
     Args:
-        store: where outputs live.
+        site: where it runs, and where outputs live.
         call: what to do.
         watchers: receivers of progress and metrics while the stage runs.
-        prepare: called with the entry before the stage runs, not when its output is reused.
+        start: what it begins with; not asked when its output is reused.
 
     Raises:
         ConfigError: for values that the stage would refuse.
         StageFailed: with the stage's own reason.
+        ValohaiError: with the execution's or the service's.
     """
     logger = get_run_logger()
-    entry = store.entry(call.identity(), OUTPUTS[call.stage][1])
+    entry = site.store.entry(call.identity(), OUTPUTS[call.stage][1])
     with entry.held(lambda: logger.info("%s: waiting for another run that works on it", shown(entry.folder))):
-        manifest, reason = entry.examine()
-        if manifest is not None:
-            logger.info("reused %s", shown(entry.output))
-            return _result(entry, manifest, reused=True)
+        found, reason = _find(site, entry)
+        if found is not None:
+            logger.info("reused %s", found.place)
+            return found
         logger.info("%s runs because %s: %s", call.stage, reason, shown(entry.output))
         entry.prepare()
-        if prepare is not None:
-            prepare(entry)
-        manifest = _execute(call, entry, logger, watchers)
-        return _result(entry, manifest, reused=False)
+        started = time.monotonic()
+        if site.remote:
+            result = _run_there(site, call, entry, watchers, start)
+        else:
+            result = _run_here(site, call, entry, watchers, start)
+        logger.info("%s took %.1f s", call.stage, time.monotonic() - started)
+        return result
 
 
-def _execute(call: StageCall, entry: Entry, logger: Logger, watchers: Sequence[Watcher]) -> Manifest:
-    started = time.monotonic()
+def _find(site: Site, entry: Entry) -> tuple[StageResult | None, str | None]:
+    """A finished and whole entry, wherever it is, else why there is none."""
+    manifest, reason = entry.examine()
+    copies = _copies(site, entry)
+    if manifest is None:
+        for copy in copies:
+            try:
+                damage = copy.damage()
+            except DeepLabError as error:
+                damage = f"{copy.place} cannot be looked at ({error})"
+            if damage is None:
+                return StageResult(entry, copy.manifest, True, copies), None
+            reason = damage
+        return None, reason
+    if site.mirror is not None and not any(isinstance(copy, MirrorCopy) for copy in copies):
+        copies = (*copies, site.mirror.push(entry, manifest))
+    return StageResult(entry, manifest, True, copies), None
+
+
+def finished(site: Site, stage: str, serves: Callable[[Identity], bool]) -> Iterator[StageResult]:
+    """Finished and whole outputs of a stage whose identity serves."""
+    for entry in site.store.entries(stage, OUTPUTS[stage][1]):
+        if serves(entry.identity):
+            found, _ = _find(site, entry)
+            if found is not None:
+                yield found
+
+
+def packed_there(site: Site, call: StageCall, training: StageResult) -> StageResult | None:
+    """The archive that the execution of a training made itself, if one trained."""
+    trained = next((copy for copy in training.copies if isinstance(copy, ExecutionCopy)), None)
+    if trained is None:
+        return None
+    entry = site.store.entry(call.identity(), OUTPUTS[call.stage][1])
+    with entry.held(lambda: None):
+        found, _ = _find(site, entry)
+        if found is None:
+            copy = trained.sibling(entry)
+            found = StageResult(entry, copy.manifest, training.reused, (copy,)) if copy else None
+    return found
+
+
+def _copies(site: Site, entry: Entry) -> tuple[Copy, ...]:
+    there = known_copy(site.service.client, entry) if site.service and read_note(entry) else None
+    mirrored = site.mirror.find(entry) if site.mirror else None
+    return tuple(copy for copy in (there, mirrored) if copy is not None)
+
+
+def _run_here(
+    site: Site, call: StageCall, entry: Entry, watchers: Sequence[Watcher], start: Start | None
+) -> StageResult:
+    if start is not None:
+        start.here(entry)
+    command = call.command(entry.output)
     with entry.log.open("a", encoding="utf-8") as log:
-        output = StageOutput(log, logger, watchers)
-        status = local.run(call.command(entry.output), output.receive)
+        output = StageOutput(log, get_run_logger(), watchers)
+        status = local.run(command, output.receive)
     if status != 0:
         raise StageFailed(f"{call.stage}: {_reason(call.stage, status, output.last_line)} (log: {shown(entry.log)})")
     manifest, reason = entry.examine()
@@ -145,8 +153,7 @@ def _execute(call: StageCall, entry: Entry, logger: Logger, watchers: Sequence[W
         raise StageFailed(
             f"{call.stage}: ended well but {reason} (log: {shown(entry.log)}); run the same command again"
         )
-    logger.info("%s took %.1f s", call.stage, time.monotonic() - started)
-    return manifest
+    return StageResult(entry, manifest, False, (site.mirror.push(entry, manifest),) if site.mirror else ())
 
 
 def _reason(stage: str, status: int, last_line: str) -> str:
@@ -159,41 +166,31 @@ def _reason(stage: str, status: int, last_line: str) -> str:
     return last_line.removeprefix(f"deeplab {stage}: ") or f"ended with status {status}"
 
 
-def _result(entry: Entry, manifest: Manifest, *, reused: bool) -> StageResult:
-    return StageResult(
-        stage=entry.identity.stage,
-        key=entry.identity.key,
-        folder=entry.folder,
-        output=entry.output,
-        digest=manifest.digest,
-        reused=reused,
-        seconds=float(manifest.ran.get("seconds", 0.0)),
+def _run_there(
+    site: Site, call: StageCall, entry: Entry, watchers: Sequence[Watcher], start: Start | None
+) -> StageResult:
+    assert site.service is not None
+    copy = site.service.run(
+        call,
+        entry,
+        _listeners(call.stage, get_run_logger(), watchers),
+        environment=site.environment,
+        earlier=partial(start.remote, entry) if start else list,
     )
+    return StageResult(entry, copy.manifest, False, (copy,))
 
 
-def flag_text(value: Any) -> str:
-    """A value as it is written on a command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (tuple, list)):
-        return ",".join(str(item) for item in value)
-    return str(value)
+def _listeners(stage: str, logger: Logger, watchers: Sequence[Watcher]) -> Listeners:
+    def submitted(execution: Execution, found: bool) -> None:
+        logger.info(
+            "%s %s%s",
+            "found" if found else "submitted",
+            execution.label,
+            f": {execution.page}" if execution.page else "",
+        )
+        publish_execution(stage, execution.label, execution.page)
 
+    def open_log(file: TextIO) -> Callable[[Any, str], None]:
+        return StageOutput(file, logger, watchers).receive
 
-def shown(path: Path) -> str:
-    """A path as a person here would type it: relative where it lies below the current folder."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
-
-
-def checkpoint_digest(place: str) -> str:
-    """Digest of a checkpoint that came from elsewhere: a folder, an archive, or the prefix of its files.
-
-    Raises:
-        DataError: if there is none.
-    """
-    path = Path(place)
-    files = sorted(path.parent.glob(f"{path.name}.*")) if not path.exists() and path.name else []
-    if files:
-        return combined_digest({file.name: sha256_of(file) for file in files if file.is_file()})
-    return input_digest(path)
+    return Listeners(open_log, submitted, lambda text: logger.info("%s", text), is_cancelled)

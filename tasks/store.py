@@ -6,7 +6,7 @@
 
 import hashlib
 import json
-import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deeplab.errors import DataError
-from deeplab.stage.manifest import Manifest, manifest_path
+from deeplab.stage.manifest import Manifest, describe_output
 from tasks.errors import StoreError
 
 # Hexadecimal digits of a key: 128 bits, and still short enough for a folder name.
@@ -73,8 +73,18 @@ class Entry:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
-    def _manifest_file(self) -> Path:
-        return self.folder / "manifest.json" if self.file_name is None else manifest_path(self.output)
+    def note(self) -> Path:
+        """What the key stands for."""
+        return self.folder.with_name(f"{self.folder.name}.json")
+
+    @property
+    def manifest_file(self) -> Path:
+        """Where the manifest is, once the entry is finished here."""
+        return self.manifest_in(self.folder)
+
+    def manifest_in(self, folder: Path) -> Path:
+        """Where the manifest is in a folder that holds the output."""
+        return folder / ("manifest.json" if self.file_name is None else f"{self.file_name}.manifest.json")
 
     def examine(self, *, deep: bool = False) -> tuple[Manifest | None, str | None]:
         """The manifest, if the entry is finished and whole, else the reason why not.
@@ -82,13 +92,13 @@ class Entry:
         Args:
             deep: compare the files' contents (sha256), not only sizes and modification times.
         """
-        if not self._manifest_file.exists():
+        if not self.manifest_file.exists():
             unfinished = self.folder.is_dir() and any(self.folder.iterdir())
             return None, "it is unfinished" if unfinished else "it was not made yet"
         try:
-            manifest = Manifest.read(self._manifest_file)
+            manifest = Manifest.read(self.manifest_file)
         except DataError:
-            return None, f"{self._manifest_file.name} is damaged"
+            return None, f"{self.manifest_file.name} is damaged"
         damage = manifest.damage(self.folder, deep=deep)
         return (None, damage) if damage else (manifest, None)
 
@@ -98,22 +108,59 @@ class Entry:
 
     def invalidate(self) -> None:
         """Forget that the entry is finished, so that its stage runs again."""
-        self._manifest_file.unlink(missing_ok=True)
+        self.manifest_file.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         """Make the place ready for its stage: note what the key stands for, drop an unreadable manifest."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         if self.file_name is not None:
             self.folder.mkdir(exist_ok=True)
-        if self._manifest_file.exists():
+        if self.manifest_file.exists():
             try:
-                Manifest.read(self._manifest_file)
+                Manifest.read(self.manifest_file)
             except DataError:
                 self.invalidate()
-        note = self.folder.with_name(f"{self.folder.name}.json")
-        temporary = note.with_name(f".tmp-{note.name}")
+        self.write_note()
+
+    def write_note(self) -> None:
+        """Note what the key stands for."""
+        self.note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.note.with_name(f".tmp-{self.note.name}")
         temporary.write_text(json.dumps(self.identity.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(note)
+        temporary.replace(self.note)
+
+    @contextmanager
+    def replaced(self) -> Iterator[Path]:
+        """An empty folder that takes the place of the entry's when the block ends well."""
+        temporary = self.folder.with_name(f".tmp-{self.folder.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            # What an unfinished attempt left here is worth nothing beside the finished work.
+            shutil.rmtree(self.folder, ignore_errors=True)
+            temporary.rename(self.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self.write_note()
+
+    def seal(self, folder: Path, manifest: Manifest) -> None:
+        """Write the manifest of work that was done elsewhere, for the files that came here.
+
+        Args:
+            folder: with the files.
+            manifest: as the stage wrote it; a record that did not come is left out.
+
+        Raises:
+            StoreError: if a product did not come.
+        """
+        missing = [output.path for output in manifest.outputs if not (folder / output.path).is_file()]
+        lost = sorted({output.path for output in manifest.outputs if output.kind == "product"} & set(missing))
+        if lost:
+            raise StoreError(f"{self.identity.stage}: {', '.join(lost)} did not come; run the same command again")
+        kept = (output for output in manifest.outputs if output.path not in missing)
+        outputs = tuple(describe_output(folder, folder / output.path, output.kind) for output in kept)
+        manifest.model_copy(update={"outputs": outputs}).write(self.manifest_in(folder))
 
     @contextmanager
     def held(self, waiting: Any) -> Iterator[None]:
@@ -150,14 +197,8 @@ class Store:
         """The store at a path or a ``file://`` URL.
 
         Raises:
-            StoreError: for any other URL, or a path that cannot be a folder.
+            StoreError: for a path that cannot be a folder.
         """
-        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", place)
-        if scheme and scheme[1] != "file":
-            raise StoreError(
-                f"--store={place}: this version keeps its store on this machine's disk; "
-                f"name a folder, not a {scheme[1]}:// URL"
-            )
         root = Path(place.removeprefix("file://")).expanduser()
         if not place or (root.exists() and not root.is_dir()):
             raise StoreError(f"--store={place}: not a folder; name one, it is made when missing")
@@ -171,17 +212,15 @@ class Store:
         """The place of an output, made or not."""
         return Entry(self.root / identity.stage / identity.key, identity, file_name)
 
-    def finished(self, stage: str, file_name: str | None = None) -> Iterator[tuple[Entry, Manifest]]:
-        """All whole entries of a stage."""
+    def entries(self, stage: str, file_name: str | None = None) -> Iterator[Entry]:
+        """Everything of a stage, finished or not."""
         for note in sorted((self.root / stage).glob("*.json")):
             try:
                 identity = Identity.model_validate_json(note.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError, ValidationError):
                 continue  # not ours, or of another version: nothing can be said about that entry
-            entry = self.entry(identity, file_name)
-            manifest = entry.manifest() if note.stem == identity.key else None
-            if manifest is not None:
-                yield entry, manifest
+            if note.stem == identity.key:
+                yield self.entry(identity, file_name)
 
 
 def differs_only_in(name: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> bool:

@@ -9,58 +9,81 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.artifacts import LossCurve, ProgressBar
-from tasks.stage import StageCall, StageResult, checkpoint_digest, run_stage, shown
-from tasks.store import Entry, Store, differs_only_in
+from tasks.call import Source, StageCall
+from tasks.errors import StoreError
+from tasks.result import StageResult
+from tasks.sources import checkpoint
+from tasks.stage import Site, Start, finished, run_stage
+from tasks.store import Entry, Identity, differs_only_in
 
 _STEPS = "training_number_of_steps"
 _STATE_FILE = "checkpoint"
 
 
 @task(persist_result=False)
-def train(store: Store, values: Mapping[str, Any], dataset: str, shards: StageResult) -> StageResult:
+def train(site: Site, values: Mapping[str, Any], dataset: str, shards: StageResult) -> StageResult:
     """Train a network.
 
     Args:
-        store: where outputs live.
+        site: where the stage runs.
         values: the stage's flags.
         dataset: the data set's registered name.
         shards: what ``convert`` left.
     """
-    inputs = {"dataset_dir": shards.digest}
+    inputs: dict[str, Source] = {"dataset_dir": shards}
     if values.get("tf_initial_checkpoint"):
-        inputs["tf_initial_checkpoint"] = checkpoint_digest(values["tf_initial_checkpoint"])
-    call = StageCall("train", values, {"dataset": dataset, "dataset_dir": shards.folder}, inputs)
+        inputs["tf_initial_checkpoint"] = checkpoint(values["tf_initial_checkpoint"], site.mirror)
+    call = StageCall("train", values, {"dataset": dataset}, inputs)
     curve = LossCurve()
-    result = run_stage(
-        store, call, watchers=[ProgressBar("train"), curve], prepare=lambda entry: _start_from_fewer_steps(store, entry)
+    start = Start(
+        here=lambda entry: _copy_fewer_steps(site, entry), remote=lambda entry: _addresses_of_fewer_steps(site, entry)
     )
-    curve.publish(result.folder / "metrics.jsonl")
+    result = run_stage(site, call, watchers=[ProgressBar("train"), curve], start=start)
+    curve.publish(result.file("metrics.jsonl"))
     return result
 
 
-def _start_from_fewer_steps(store: Store, entry: Entry) -> None:
+def _copy_fewer_steps(site: Site, entry: Entry) -> None:
     """Give a new training the last checkpoint of a finished one that differs in nothing but its fewer steps."""
     if entry.folder.exists():
         return  # an unfinished attempt of its own goes on
-    earlier = shorter_training(store, entry)
+    earlier = shorter_training(site, entry)
     if earlier is not None:
-        copy_training_state(earlier.folder, entry.folder)
-        steps = earlier.identity.parameters[_STEPS]
-        get_run_logger().info("train goes on from step %d of %s", steps, shown(earlier.folder))
+        copy_training_state(earlier.here(), entry.folder)
+        _tell(earlier)
 
 
-def shorter_training(store: Store, entry: Entry) -> Entry | None:
+def _addresses_of_fewer_steps(site: Site, entry: Entry) -> list[str]:
+    """The same for an execution; a training that only this machine can read does not help it."""
+    earlier = shorter_training(site, entry)
+    try:
+        found = earlier.addresses() if earlier is not None else []
+    except StoreError:
+        return []
+    if earlier is not None:
+        _tell(earlier)
+    return found
+
+
+def _tell(earlier: StageResult) -> None:
+    steps = earlier.entry.identity.parameters[_STEPS]
+    get_run_logger().info("train goes on from step %d of %s", steps, earlier.place)
+
+
+def shorter_training(site: Site, entry: Entry) -> StageResult | None:
     """The longest finished training that equals ``entry`` but for fewer steps."""
     wanted = entry.identity
-    found = [
-        other
-        for other, _ in store.finished("train")
-        if other.identity.code_version == wanted.code_version
-        and other.identity.inputs == wanted.inputs
-        and differs_only_in(_STEPS, other.identity.parameters, wanted.parameters)
-        and other.identity.parameters[_STEPS] < wanted.parameters[_STEPS]
-    ]
-    return max(found, key=lambda other: other.identity.parameters[_STEPS], default=None)
+
+    def serves(other: Identity) -> bool:
+        return (
+            other.code_version == wanted.code_version
+            and other.inputs == wanted.inputs
+            and differs_only_in(_STEPS, other.parameters, wanted.parameters)
+            and other.parameters[_STEPS] < wanted.parameters[_STEPS]
+        )
+
+    found = finished(site, "train", serves)
+    return max(found, key=lambda result: result.entry.identity.parameters[_STEPS], default=None)
 
 
 def copy_training_state(source: Path, target: Path) -> None:

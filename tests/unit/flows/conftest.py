@@ -7,7 +7,7 @@ import pytest
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from tasks.stage import StageCall
+from tasks.call import StageCall
 
 FAKE_STAGE = Path(__file__).parents[1] / "tasks" / "fake_stage.py"
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 START = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from tasks.stage import StageCall
+from tasks.call import StageCall
 command = StageCall.command
 def fake(self, output):
     return [sys.executable, {str(ROOT / "tests/unit/tasks/fake_stage.py")!r}, *command(self, output)[3:]]

@@ -3,6 +3,7 @@
 import pytest
 from test_store import finish
 
+from tasks.stage import Site
 from tasks.store import Identity, Store
 from tasks.train import copy_training_state, shorter_training
 
@@ -36,7 +37,7 @@ def test_the_longest_shorter_training_is_found(store):
     finished(store, training(10))
     best = finished(store, training(20))
     finished(store, training(40))
-    assert shorter_training(store, store.entry(training(30))).folder == best.folder
+    assert shorter_training(Site(store), store.entry(training(30))).entry == best
 
 
 @pytest.mark.parametrize(
@@ -51,13 +52,13 @@ def test_the_longest_shorter_training_is_found(store):
 )
 def test_any_other_difference_rules_a_training_out(store, other):
     finished(store, other)
-    assert shorter_training(store, store.entry(training(30))) is None
+    assert shorter_training(Site(store), store.entry(training(30))) is None
 
 
 def test_damaged_training_is_not_a_start(store):
     entry = finished(store, training(10))
     (entry.folder / "model.json").unlink()
-    assert shorter_training(store, store.entry(training(30))) is None
+    assert shorter_training(Site(store), store.entry(training(30))) is None
 
 
 def test_copy_holds_the_last_checkpoint_and_nothing_else(store, tmp_path):

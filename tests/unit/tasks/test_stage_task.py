@@ -6,13 +6,17 @@ import pytest
 from deeplab.config import CONFIGS, ModelDescription, TrainingConfig, validate
 from deeplab.errors import ConfigError, DataError
 from deeplab.stage.versions import CODE_VERSIONS
-from tasks.stage import OUTPUTS, StageCall, _reason, checkpoint_digest, flag_text, shown
+from tasks.call import OUTPUTS, StageCall, flag_text
+from tasks.result import shown
+from tasks.sources import Address, checkpoint
+from tasks.stage import _reason
 
-TRAIN = {"dataset": "sample", "dataset_dir": "here"}
+TRAIN = {"dataset": "sample"}
+RECORDS = Address("data", "digest")
 
 
-def key(values, paths=TRAIN, **more):
-    return StageCall("train", values, paths, {"dataset_dir": "digest"}, **more).identity().key
+def key(values, records=RECORDS, **more):
+    return StageCall("train", values, TRAIN, {"dataset_dir": records, **more}).identity().key
 
 
 def test_tables_know_every_stage():
@@ -39,7 +43,7 @@ def test_paths_logging_and_defaults_leave_the_key_alone(values):
 
 
 def test_folders_leave_the_key_alone():
-    assert key({}, {**TRAIN, "dataset_dir": "elsewhere"}) == key({})
+    assert key({}, Address("elsewhere", "digest")) == key({})
 
 
 @pytest.mark.parametrize(
@@ -50,8 +54,9 @@ def test_what_decides_the_weights_changes_the_key(values):
 
 
 def test_content_of_the_input_changes_the_key():
-    one = StageCall("train", {}, TRAIN, {"dataset_dir": "a"}).identity()
-    assert one.key != StageCall("train", {}, TRAIN, {"dataset_dir": "b"}).identity().key
+    assert key({}, Address("data", "a")) != key({}, Address("data", "b"))
+    initial = Address("checkpoint", "c")
+    assert key({}, tf_initial_checkpoint=initial) not in {key({}), key({"tf_initial_checkpoint": "checkpoint"})}
 
 
 def test_file_of_a_dense_prediction_cell_counts_by_content(tmp_path):
@@ -67,11 +72,11 @@ def test_file_of_a_dense_prediction_cell_counts_by_content(tmp_path):
 def test_description_supplies_what_nobody_gave():
     training = validate(TrainingConfig, {"dataset_dir": "-", "train_logdir": "-", "output_stride": 32})
     description = ModelDescription.of(training, (65, 65), 21)
-    paths = {"checkpoint_path": "-"}
-    supplied = StageCall("export", {}, paths, {}, description).identity()
+    inputs = {"checkpoint_path": Address("run", "digest")}
+    supplied = StageCall("export", {}, {}, inputs, description).identity()
     assert supplied.parameters["output_stride"] == 32
-    assert supplied.key == StageCall("export", {"output_stride": 32}, paths, {}, description).identity().key
-    assert supplied.key != StageCall("export", {"output_stride": 16}, paths, {}, description).identity().key
+    assert supplied.key == StageCall("export", {"output_stride": 32}, {}, inputs, description).identity().key
+    assert supplied.key != StageCall("export", {"output_stride": 16}, {}, inputs, description).identity().key
 
 
 def test_contradiction_of_the_checkpoint_is_refused_before_the_stage():
@@ -83,7 +88,7 @@ def test_contradiction_of_the_checkpoint_is_refused_before_the_stage():
 
 def test_command_writes_flags_as_a_person_would():
     values = {"train_crop_size": (129, 129), "fine_tune_batch_norm": False, "base_learning_rate": 1e-05, "seed": None}
-    call = StageCall("train", values, {"dataset_dir": Path("data")})
+    call = StageCall("train", values, inputs={"dataset_dir": RECORDS})
     assert call.command(Path("out")) == [
         sys.executable,
         "-m",
@@ -122,14 +127,15 @@ def test_shown_is_relative_below_the_current_folder(tmp_path, monkeypatch):
     assert shown(Path("/elsewhere/b")) == "/elsewhere/b"
 
 
-def test_checkpoint_digest_of_a_prefix_and_of_nothing(tmp_path):
+def test_checkpoint_by_its_prefix_and_nothing(tmp_path):
     (tmp_path / "model.ckpt-5.index").write_text("index")
     (tmp_path / "model.ckpt-5.data-00000-of-00001").write_text("values")
     (tmp_path / "model.ckpt-50.index").write_text("another")
-    before = checkpoint_digest(str(tmp_path / "model.ckpt-5"))
+    found = checkpoint(str(tmp_path / "model.ckpt-5"), None)
+    assert [path.name for path in found.files] == ["model.ckpt-5.data-00000-of-00001", "model.ckpt-5.index"]
     (tmp_path / "model.ckpt-50.index").write_text("changed")
-    assert checkpoint_digest(str(tmp_path / "model.ckpt-5")) == before
+    assert checkpoint(str(tmp_path / "model.ckpt-5"), None) == found
     (tmp_path / "model.ckpt-5.index").write_text("changed")
-    assert checkpoint_digest(str(tmp_path / "model.ckpt-5")) != before
+    assert checkpoint(str(tmp_path / "model.ckpt-5"), None).digest != found.digest
     with pytest.raises(DataError, match="no such file"):
-        checkpoint_digest(str(tmp_path / "missing"))
+        checkpoint(str(tmp_path / "missing"), None)

@@ -93,12 +93,11 @@ def test_new_entry_was_not_made_yet(store):
     assert store.entry(IDENTITY).examine() == (None, "it was not made yet")
 
 
-def test_finished_lists_whole_entries_only(store):
+def test_entries_are_those_with_a_note_of_their_own(store):
     whole = finish(store.entry(IDENTITY), a="one")
-    broken = finish(store.entry(IDENTITY.model_copy(update={"code_version": 2})), a="one")
-    (broken.folder / "a").unlink()
     (store.root / "convert" / "notes.json").write_text("not of the store")
-    assert [entry.folder for entry, _ in store.finished("convert")] == [whole.folder]
+    (store.root / "convert" / f"{'0' * 32}.json").write_text(whole.note.read_text())
+    assert list(store.entries("convert")) == [whole]
 
 
 def test_held_entry_makes_another_wait(store, tmp_path):
@@ -115,14 +114,6 @@ def test_held_entry_makes_another_wait(store, tmp_path):
     with entry.held(lambda: said.append("never")):
         pass
     assert said == ["waiting"]
-
-
-@pytest.mark.parametrize("place", ["az://container/store", "s3://bucket", "https://example.org/x"])
-def test_remote_store_is_refused_with_its_scheme(place):
-    with pytest.raises(
-        StoreError, match=rf"--store={place}: .*disk; name a folder, not a {place.partition(':')[0]}://"
-    ):
-        Store.open(place)
 
 
 def test_file_url_is_a_path(tmp_path):

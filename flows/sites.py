@@ -1,0 +1,87 @@
+"""Where each stage of a run takes place, as its parameters say."""
+
+import hashlib
+import os
+from pathlib import Path
+from types import TracebackType
+
+from flows.parameters import TrainFlowParameters
+from tasks.mirror import Mirror
+from tasks.sources import is_url
+from tasks.stage import Site
+from tasks.store import Store
+from tasks.valohai.block import load_connection
+from tasks.valohai.client import Client
+from tasks.valohai.following import Limits
+from tasks.valohai.runner import Options, Runner
+
+
+class Sites:
+    """Gives the place of each stage; a context manager that closes the connection.
+
+    Args:
+        parameters: of the run.
+        store: where outputs live here.
+        mirror: the store's remote place.
+        client: of Valohai, if any stage runs there.
+    """
+
+    def __init__(
+        self, parameters: TrainFlowParameters, store: Store, mirror: Mirror | None, client: Client | None
+    ) -> None:
+        self._parameters, self._store, self._mirror, self._client = parameters, store, mirror, client
+        self._service = Runner(client, _options(parameters)) if client else None
+
+    @classmethod
+    def of(cls, parameters: TrainFlowParameters) -> "Sites":
+        """Open the store, and the connection where a stage needs it.
+
+        Raises:
+            StoreError: for a store that cannot be used.
+            ValohaiError: for a connection that is not configured, or a project that is not there.
+        """
+        store, mirror = open_store(parameters.store)
+        client = None
+        if any(parameters.runs_remotely(stage) for stage in type(parameters).model_fields):
+            client = Client(load_connection(parameters.valohai.block))
+            _ = client.project  # a wrong token or project is told before any work
+        return cls(parameters, store, mirror, client)
+
+    def __call__(self, stage: str) -> Site:
+        """The place of a stage."""
+        return Site(
+            self._store,
+            self._mirror,
+            self._service,
+            remote=self._parameters.runs_remotely(stage),
+            environment=self._parameters.environment(stage),
+        )
+
+    def __enter__(self) -> "Sites":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
+def _options(parameters: TrainFlowParameters) -> Options:
+    section = parameters.valohai
+    return Options(section.commit, Limits(queue=section.queue_limit_secs, run=section.run_limit_secs))
+
+
+def open_store(place: str) -> tuple[Store, Mirror | None]:
+    """The folder of outputs here, and the remote place that a URL names.
+
+    Raises:
+        StoreError: for a place that cannot be used.
+    """
+    if not is_url(place) or place.startswith("file://"):
+        return Store.open(place), None
+    mirror = Mirror(place.rstrip("/"))
+    mirror.check()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(mirror.url.encode()).hexdigest()[:12]
+    return Store.open(str(cache / "deeplab-prefect" / "stores" / name)), mirror

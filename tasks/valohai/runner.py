@@ -1,0 +1,196 @@
+"""A stage as a Valohai execution: submitted once for its key, followed, stopped or left alone; its output adopted."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+from valohai_yaml.objs import Step
+
+from tasks.call import StageCall
+from tasks.store import Entry
+from tasks.valohai.client import Client
+from tasks.valohai.copy import ExecutionCopy, adopt
+from tasks.valohai.errors import ExecutionFailed
+from tasks.valohai.events import LogFile
+from tasks.valohai.execution import find, key_tag, stop, submit_once
+from tasks.valohai.following import Limits, Receivers, follow
+from tasks.valohai.layout import EARLIER_CHECKPOINTS, LAYOUTS
+from tasks.valohai.outputs import list_outputs
+from tasks.valohai.package import ensure_commit
+from tasks.valohai.records import Execution
+from tasks.valohai.step import ExecutionRequest, read_step, request_for
+
+# The code that is handed over: the folder that holds the packages and valohai.yaml.
+ROOT = Path(__file__).resolve().parents[2]
+_SEALED = re.compile(r"checkpoint-(\d+)\.tar")
+# Unfinished attempts whose checkpoints are looked at, the newest first.
+_ATTEMPTS = 10
+# Seconds to wait for the end of an execution that was told to stop: Prefect's worker allows a cancelled run 15.
+_STOP_WAIT = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How stages run as executions.
+
+    Attributes:
+        commit: a git commit that the project knows; None: the code of this folder is handed over.
+        limits: how long an execution may wait and run.
+        tags: besides the stage's key.
+    """
+
+    commit: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told what while a stage runs as an execution.
+
+    Attributes:
+        open: makes the receiver of the log's lines (stream, text) that also writes them to the file it is given.
+        submitted: called with the execution, and whether it was there already, before it is followed.
+        notice: what a person should know about the following itself.
+        ends: asked, when the following is broken off by an exception, whether the execution is to be stopped.
+    """
+
+    open: Callable[[TextIO], Callable[[Any, str], None]]
+    submitted: Callable[[Execution, bool], None]
+    notice: Callable[[str], None]
+    ends: Callable[[BaseException], bool]
+
+
+class Runner:
+    """Runs stages as executions of one project.
+
+    Args:
+        client: of the project.
+        options: how.
+    """
+
+    def __init__(self, client: Client, options: Options) -> None:
+        self.client, self._options = client, options
+
+    @cached_property
+    def _commit(self) -> str:
+        """The code, handed over when the first execution needs it."""
+        return ensure_commit(self.client, ROOT, commit=self._options.commit).identifier
+
+    def run(
+        self,
+        call: StageCall,
+        entry: Entry,
+        listeners: Listeners,
+        *,
+        environment: str | None = None,
+        earlier: Callable[[], list[str]] = list,
+    ) -> ExecutionCopy:
+        """Run a stage: follow the execution of its key that waits, runs or is complete, else a new one.
+
+        Args:
+            call: what to do.
+            entry: its place in the store; gets the log.
+            listeners: who is told what.
+            environment: machine type; None: the step's, or the project's.
+            earlier: addresses of checkpoints to go on from where no attempt of this key has left any.
+
+        Raises:
+            ValohaiError: with the execution's, or the service's, own reason.
+        """
+        key, gone = entry.identity.key, set[str]()
+        while True:
+            execution, found = self._submit(call, key, gone, environment, earlier)
+            listeners.submitted(execution, found)
+            complete = self._follow(execution, entry, listeners)
+            copy = adopt(self.client, entry, complete)
+            if copy is not None:
+                return copy
+            if not found:
+                raise ExecutionFailed(f"{complete.label} is complete but left not all of its outputs; see its page")
+            listeners.notice(f"outputs of {complete.label} are gone; {call.stage} runs again")
+            gone.add(complete.id)
+
+    def _submit(
+        self,
+        call: StageCall,
+        key: str,
+        gone: Collection[str],
+        environment: str | None,
+        earlier: Callable[[], list[str]],
+    ) -> tuple[Execution, bool]:
+        step = read_step(ROOT / "valohai.yaml", LAYOUTS[call.stage].step)
+        # One that is there needs no inputs any more, so they are not looked for.
+        there = find(self.client, key, step=step.name, ignore=gone)
+        if there:
+            return there[0], True
+        request = self._request(call, step, self._inputs(call, step, key, earlier))
+        submission = submit_once(self.client, key, replace(request, environment=environment), ignore=gone)
+        return submission.execution, submission.found
+
+    def _inputs(self, call: StageCall, step: Step, key: str, earlier: Callable[[], list[str]]) -> dict[str, list[str]]:
+        names = LAYOUTS[call.stage].inputs
+        links: dict[str, list[str]] = {name: [] for name in step.inputs}
+        links.update({names[flag]: source.addresses() for flag, source in call.inputs.items()})
+        if call.stage == "train":
+            links[EARLIER_CHECKPOINTS] = newest_sealed(self.client, key, step.name) or earlier()
+        return links
+
+    def _request(self, call: StageCall, step: Step, inputs: Mapping[str, list[str]]) -> ExecutionRequest:
+        request = request_for(step, self._commit, step_parameters(call, step), inputs)
+        return replace(request, title=f"deeplab {call.stage}", tags=self._options.tags)
+
+    def _follow(self, execution: Execution, entry: Entry, listeners: Listeners) -> Execution:
+        with LogFile(entry.log, execution.id) as log:
+            if log.cursor.delivered:
+                listeners.notice(f"re-attached to {execution.label} at line {log.cursor.delivered + 1} of its log")
+            receive = listeners.open(log.file)
+            receivers = Receivers(
+                event=lambda event: receive(event.stream, event.message),
+                status=lambda now: listeners.notice(f"{now.label} is {now.status}"),
+                saved=log.save,
+                notice=listeners.notice,
+            )
+            try:
+                return follow(self.client, execution, receivers, cursor=log.cursor, limits=self._options.limits)
+            except BaseException as error:
+                if listeners.ends(error):
+                    self._stop(execution, listeners)
+                raise
+
+    def _stop(self, execution: Execution, listeners: Listeners) -> None:
+        listeners.notice(f"stopping {execution.label}")
+        last = stop(self.client, execution, timeout=_STOP_WAIT)
+        state = last.status if last.final else "told to stop, and not at its end yet"
+        listeners.notice(f"{execution.label} is {state}")
+
+
+def step_parameters(call: StageCall, step: Step) -> dict[str, Any]:
+    """Every parameter of a step with the value that it has where the stage runs here.
+
+    The step's own defaults are for people who start it by hand. Where one would stand for "not given", an empty text
+    says so.
+    """
+    config = call.config()
+    values: dict[str, Any] = {}
+    for name, parameter in step.parameters.items():
+        value = getattr(config, name)
+        if value is None or value == ():
+            value = None if parameter.default is None else ""
+        values[name] = value
+    return values
+
+
+def newest_sealed(client: Client, key: str, step: str) -> list[str]:
+    """The address of the newest checkpoint that unfinished attempts of a training have left, if any has."""
+    attempts = [row for row in client.executions(step=step) if key_tag(key) in row.tags and not row.blocks]
+    sealed: dict[int, str] = {}
+    for attempt in attempts[:_ATTEMPTS]:
+        for name, datum in list_outputs(client, attempt.id).items():
+            found = _SEALED.fullmatch(name)
+            if found:
+                sealed.setdefault(int(found[1]), datum.link)
+    return [sealed[max(sealed)]] if sealed else []
