@@ -26,7 +26,7 @@ def fetch(store: Store, values: Mapping[str, Any], source: str) -> StageResult:
         The result, whose ``output`` is the file.
     """
     # What is behind the address cannot be known yet: its name, size and ETag (or modification time) stand for it.
-    identity = combined_digest(find_origin(source).identity)
+    identity = combined_digest(find_origin(source, values.get("azure_endpoint")).identity)
     call = StageCall("fetch", values, paths={"source": source}, inputs={"source": identity})
     result = run_stage(store, call, watchers=[ProgressBar("fetch")])
     return _pointing_at_the_file(result)
