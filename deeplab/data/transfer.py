@@ -163,11 +163,11 @@ class Transfer:
 
     def _digest(self) -> None:
         """Digest the content while it arrives, as far as it is here without a gap."""
-        position = 0
+        position, buffer = 0, memoryview(bytearray(_DIGEST_BLOCK))
         while position < self._ledger.size and not self._stop.is_set():
             head = self._ledger.head(position, 0.5)
             while position < head and not self._stop.is_set():
-                block = os.pread(self._descriptor, min(_DIGEST_BLOCK, head - position), position)
+                count = os.preadv(self._descriptor, [buffer[: head - position]], position)
                 for running in self._hashes:
-                    running.update(block)
-                position += len(block)
+                    running.update(buffer[:count])
+                position += count
