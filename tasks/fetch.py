@@ -55,7 +55,7 @@ def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Addre
         values: the stage's flags.
         source: URL or path.
     """
-    found = address(source)
+    found = address(source, values.get("azure_endpoint"))
     if site.remote and is_url(source):
         return found
     # What is behind the address cannot be known yet: its name, size and ETag (or time of change) stand for it.

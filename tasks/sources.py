@@ -100,15 +100,19 @@ def is_url(place: str) -> bool:
     return _URL.match(place) is not None
 
 
-def address(url: str) -> Address:
+def address(url: str, azure_endpoint: str | None = None) -> Address:
     """A URL or path with what tells its content from another: name, size, and ETag or time of change.
+
+    Args:
+        url: the address.
+        azure_endpoint: of the blob service that an Azure address is looked for at.
 
     Raises:
         FetchError: if there is nothing.
     """
     if url.startswith("datum://"):
         return Address(url, combined_digest({"datum": url}))  # the content of a datum never changes
-    return Address(url, combined_digest(find_origin(url).identity))
+    return Address(url, combined_digest(find_origin(url, azure_endpoint).identity))
 
 
 def checkpoint(place: str, mirror: Mirror | None) -> UserFiles | Address:

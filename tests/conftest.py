@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest_plugins = ["tests.azurite"]
+
 
 def pytest_configure() -> None:
     """Ctrl-C works in tests even where a shell that put the run in the background has switched it off."""

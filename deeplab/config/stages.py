@@ -18,9 +18,14 @@ class SampleConfig(SeedConfig):
 class FetchConfig(SeedConfig):
     """Bring a file here."""
 
-    source: str = flag(..., "URL or path of the file.", key=False)
+    source: str = flag(..., "URL (azure://ACCOUNT/CONTAINER/BLOB, az://, https:// …) or path of the file.", key=False)
     sha256: str | None = flag(
         None, "Expected SHA-256 of the content, 64 hexadecimal digits.", pattern="^[0-9a-fA-F]{64}$"
+    )
+    azure_endpoint: str | None = flag(
+        None,
+        "URL of the blob service to use for every Azure address, such as http://127.0.0.1:10000/devstoreaccount1.",
+        key=False,
     )
     output_dir: str = flag(..., "Folder that receives the file under its own name.", key=False)
 

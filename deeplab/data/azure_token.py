@@ -9,6 +9,9 @@ from typing import Any
 
 from deeplab.errors import FetchError
 
+HOW_TO_SIGN_IN = (
+    "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or sign in (az login)"
+)
 _SCOPE = "https://storage.azure.com/.default"
 # Seconds. Some members of the chain start programs or ask addresses that never answer.
 _DEADLINE = 9.0
@@ -72,8 +75,5 @@ def _ask_chain() -> Any:
     except queue.Empty:
         answer = TimeoutError()
     if isinstance(answer, Exception):
-        raise FetchError(
-            "nobody is signed in to Azure here: set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_KEY or "
-            "AZURE_STORAGE_SAS_TOKEN, or run az login"
-        )
+        raise FetchError(f"nobody is signed in to Azure here; {HOW_TO_SIGN_IN}")
     return answer

@@ -25,7 +25,7 @@ def run(given: Mapping[str, Any]) -> None:
         OutputError: if the folder cannot be written or holds other work.
     """
     config = resolve(FetchConfig, given)
-    origin = find_origin(config.source)
+    origin = find_origin(config.source, config.azure_endpoint)
     inputs = {"source": combined_digest(origin.identity)}
     with OutputFolder(config.output_dir, "fetch", CODE_VERSIONS["fetch"], config, inputs) as folder:
         if folder.finished:
@@ -42,4 +42,4 @@ def run(given: Mapping[str, Any]) -> None:
         target = folder.path / origin.name
         partial.replace(target)
         discard(partial)
-        folder.finish([target])
+        folder.finish([target], digests={target: found})

@@ -107,11 +107,11 @@ def _hash(file: Any) -> str:
     return digest.hexdigest()
 
 
-def describe_output(folder: Path, path: Path, kind: Literal["product", "record"]) -> Output:
-    """Measure one finished file."""
-    stat = path.stat()
+def describe_output(folder: Path, path: Path, kind: Literal["product", "record"], sha256: str | None = None) -> Output:
+    """Measure one finished file; ``sha256`` is its digest where that is known from writing it."""
+    stat, sha256 = path.stat(), sha256 or sha256_of(path)
     relative = path.relative_to(folder).as_posix()
-    return Output(path=relative, kind=kind, size=stat.st_size, sha256=sha256_of(path), mtime_ns=stat.st_mtime_ns)
+    return Output(path=relative, kind=kind, size=stat.st_size, sha256=sha256, mtime_ns=stat.st_mtime_ns)
 
 
 def combined_digest(parts: Mapping[str, str]) -> str:

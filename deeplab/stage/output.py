@@ -187,7 +187,12 @@ class OutputFolder(_Place):
             )
 
     def finish(
-        self, products: Iterable[Path], records: Iterable[Path] = (), *, product_digest: str | None = None
+        self,
+        products: Iterable[Path],
+        records: Iterable[Path] = (),
+        *,
+        product_digest: str | None = None,
+        digests: Mapping[Path, str] | None = None,
     ) -> Manifest:
         """Seal the folder.
 
@@ -195,8 +200,10 @@ class OutputFolder(_Place):
             products: deterministic outputs, inside the folder.
             records: the other outputs.
             product_digest: digest of the products where that is not one over the files' bytes.
+            digests: SHA-256 of products that were digested while they were written, which saves reading them.
         """
-        outputs = [describe_output(self.path, path, "product") for path in products]
+        known = digests or {}
+        outputs = [describe_output(self.path, path, "product", known.get(path)) for path in products]
         outputs += [describe_output(self.path, path, "record") for path in records]
         self.manifest = self._manifest(outputs, product_digest)
         self.manifest.write(manifest_path(self.path))
