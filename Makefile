@@ -40,7 +40,7 @@ parity: venv
 	$(BIN)/python -m pytest -m parity
 
 test-long: venv
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not chaos"
 
 # The full matrices of places, kills and faults; hours.
 chaos: venv
