@@ -1,4 +1,4 @@
-"""The flow with its stages as executions: equal products, one execution a stage whatever happens, stopped on request."""
+"""The flow with its stages as executions: equal products, one execution a stage whatever happens, a stop that stops."""
 
 import contextlib
 import itertools
