@@ -12,7 +12,7 @@ from deeplab.config import ModelDescription, TrainingConfig, resolve
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.data.shards import list_shards, open_data_folder
-from deeplab.errors import CheckpointError, ConfigError
+from deeplab.errors import CheckpointError
 from deeplab.model.checkpoint import (
     Checkpoint,
     content_digest,
@@ -46,7 +46,7 @@ def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
     config = resolve(TrainingConfig, given)
     dataset = get_dataset(config.dataset)
-    _check(config, dataset)
+    _warn_of_the_unusual(config)
     inputs = {"dataset_dir": input_digest(config.dataset_dir)}
     if config.tf_initial_checkpoint:
         with open_checkpoint(config.tf_initial_checkpoint) as initial:
@@ -69,12 +69,7 @@ def run(given: Mapping[str, Any]) -> None:
         Run(config, dataset, reader, folder).execute()
 
 
-def _check(config: TrainingConfig, dataset: Dataset) -> None:
-    if config.label_weights is not None and len(config.label_weights) != dataset.num_classes:
-        raise ConfigError(
-            f"--label_weights: {len(config.label_weights)} values for the {dataset.num_classes} classes of "
-            f"{dataset.name}; give one per class"
-        )
+def _warn_of_the_unusual(config: TrainingConfig) -> None:
     if config.fine_tune_batch_norm and config.train_batch_size < 12:
         _log.warning(
             "--train_batch_size=%d with --fine_tune_batch_norm: batch statistics of fewer than 12 images are noisy; "
