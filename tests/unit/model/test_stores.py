@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab.config import ModelConfig, validate
-from deeplab.errors import CheckpointError, ConfigError
+from deeplab.errors import CheckpointError
 from deeplab.model import layers
 from deeplab.model.network import Network
 from deeplab.model.variables import ConstantStore, VariableStore
