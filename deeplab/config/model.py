@@ -130,7 +130,7 @@ class PreprocessingConfig(Flags):
         if self.max_resize_value is not None and self.min_resize_value is None:
             raise ValueError(
                 f"max_resize_value={self.max_resize_value} needs min_resize_value too; give both, the same for "
-                "'longest side at most'"
+                "'longest side at most', or neither"
             )
         return self
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deeplab.config import EvaluationConfig, resolve
+from deeplab.config.advice import rates_of_another_stride
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.data.preprocessing import decode_pair, pad_to, resize_to_range
 from deeplab.data.shards import list_shards, open_data_folder
@@ -34,6 +35,8 @@ def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
     with open_checkpoint(str(given.get("checkpoint_dir") or ".")) as checkpoint:
         config = resolve(EvaluationConfig, given, checkpoint.description)
+        if advice := rates_of_another_stride(config, checkpoint.description):
+            _log.warning("%s", advice)
         dataset = get_dataset(config.dataset)
         _check(checkpoint, dataset)
         inputs = {"dataset_dir": input_digest(config.dataset_dir), "checkpoint_dir": checkpoint.digest()}

@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from deeplab.config import ExportConfig, ModelDescription, resolve
+from deeplab.config.advice import rates_of_another_stride
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
 from deeplab.data.datasets import get_dataset
 from deeplab.export.frozen_graph import build_frozen_graph
@@ -22,6 +23,8 @@ def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
     with open_checkpoint(str(given.get("checkpoint_path") or ".")) as checkpoint:
         config = resolve(ExportConfig, given, checkpoint.description)
+        if advice := rates_of_another_stride(config, checkpoint.description):
+            _log.warning("%s", advice)
         inputs = {"checkpoint_path": checkpoint.digest()}
         with OutputFile(config.export_path, "export", CODE_VERSIONS["export"], config, inputs) as output:
             if output.finished:

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from deeplab.config import ModelDescription, TrainingConfig, resolve
+from deeplab.config.advice import rates_of_another_stride
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.data.shards import list_shards, open_data_folder
@@ -76,6 +77,8 @@ def _warn_of_the_unusual(config: TrainingConfig) -> None:
             "usual are 12 or more, or --fine_tune_batch_norm=false",
             config.train_batch_size,
         )
+    if advice := rates_of_another_stride(config):
+        _log.warning("%s", advice)
     stride = config.output_stride
     if any((side - 1) % stride for side in config.train_crop_size):
         _log.warning(
