@@ -12,6 +12,7 @@ from deeplab.config import ModelDescription, TrainingConfig, resolve
 from deeplab.config.advice import rates_of_another_stride
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
 from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.data.records import RecordReader
 from deeplab.data.shards import list_shards, open_data_folder
 from deeplab.errors import CheckpointError
 from deeplab.model.checkpoint import (
@@ -29,7 +30,7 @@ from deeplab.stage.inputs import input_digest
 from deeplab.stage.stop import polite_stop
 from deeplab.stage.versions import CODE_VERSIONS
 from deeplab.training.initialization import initialize
-from deeplab.training.input_pipeline import RecordReader, training_batches
+from deeplab.training.input_pipeline import read_batches
 from deeplab.training.learning_rate import learning_rate
 from deeplab.training.metrics_log import FILE_NAME as METRICS_NAME
 from deeplab.training.metrics_log import MetricsLog
@@ -180,15 +181,8 @@ class Run:
     def _train(self) -> bool:
         """Take the missing steps; returns whether all are taken."""
         config, trainer = self.config, self.trainer
-        batches = iter(
-            training_batches(
-                self.reader,
-                config,
-                self.trainer.network.backbone.padding_pixel,
-                self.dataset.ignore_label,
-                trainer.step,
-            )
-        )
+        padding_pixel = trainer.network.backbone.padding_pixel
+        batches = read_batches(self.reader, config, padding_pixel, self.dataset.ignore_label, trainer.step)
         progress = Progress(config.training_number_of_steps, "steps", done=trainer.step)
         mark = (time.monotonic(), trainer.step)
         profile = _Profile(config.profile_logdir, trainer.step)
