@@ -1,6 +1,5 @@
 import json
 import multiprocessing
-import re
 from pathlib import Path
 
 import pytest
@@ -148,9 +147,7 @@ def test_a_failed_output_file_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), output:
         output.temporary.write_text("half")
         raise RuntimeError
-    assert not [
-        entry for entry in tmp_path.iterdir() if not re.fullmatch(r"\.graph\.pb\.(lock|made\.json)", entry.name)
-    ]
+    assert not [entry for entry in tmp_path.iterdir() if "lock" not in entry.name]
 
 
 def _file(path: Path, text: str, stage: str = "export", **values: int) -> Manifest:
@@ -184,8 +181,9 @@ def test_a_file_of_ours_is_made_anew(tmp_path: Path, forgotten: bool) -> None:
     assert path.with_name("graph.pb.model.json").read_text() == "of other"
 
 
+@pytest.mark.parametrize("fails", [1, 2])
 def test_an_interrupted_finish_never_leaves_a_file_beside_anothers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
 ) -> None:
     path = tmp_path / "graph.pb"
     _file(path, "graph")
@@ -198,12 +196,10 @@ def test_an_interrupted_finish_never_leaves_a_file_beside_anothers(
                 raise KeyboardInterrupt
         return replace(self, target)
 
-    for fails in (1, 2):
-        done.clear()
-        monkeypatch.setattr(Path, "replace", fail_at)
-        with pytest.raises(KeyboardInterrupt):
-            _file(path, "other", size=2)
-        monkeypatch.setattr(Path, "replace", replace)
-        assert not path.exists() and not manifest_path(path).exists()
+    monkeypatch.setattr(Path, "replace", fail_at)
+    with pytest.raises(KeyboardInterrupt):
+        _file(path, "other", size=2)
+    monkeypatch.setattr(Path, "replace", replace)
+    assert not path.exists() and not manifest_path(path).exists()
     _file(path, "other", size=2)
     assert path.read_text() == "other"
