@@ -13,7 +13,6 @@ import tf_slim as slim
 from deeplab.backbones.record import MEAN_RGB, Backbone, minus_one_to_one, subtract_mean
 from deeplab.backbones.strides import OutputStride
 from deeplab.config import ModelConfig
-from deeplab.errors import ConfigError
 from deeplab.model import layers
 from deeplab.model.initializers import variance_scaling
 
@@ -58,10 +57,6 @@ def _unit_rates(block: int, units: int, config: ModelConfig) -> tuple[int, ...]:
     """Extra dilation per unit: ``multi_grid`` in the last block, else none."""
     if block != len(_BASE_DEPTHS) or config.multi_grid is None:
         return (1,) * units
-    if len(config.multi_grid) != units:
-        given = ",".join(str(rate) for rate in config.multi_grid)
-        example = "1,2,4" if units == 3 else "1,2"
-        raise ConfigError(f"--multi_grid={given}: {config.model_variant} takes {units} values, such as {example}")
     return config.multi_grid
 
 

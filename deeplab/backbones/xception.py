@@ -15,7 +15,6 @@ import tf_slim as slim
 from deeplab.backbones.record import Backbone
 from deeplab.backbones.strides import OutputStride
 from deeplab.config import ModelConfig
-from deeplab.errors import ConfigError
 from deeplab.model import layers
 from deeplab.model.initializers import truncated_normal
 
@@ -96,9 +95,6 @@ def _unit_rates(block: _Block, config: ModelConfig) -> tuple[int, ...]:
     """Extra dilation of a module's three convolutions: ``multi_grid`` in the last block, else none."""
     if block.scope != "exit_flow/block2" or config.multi_grid is None:
         return (1, 1, 1)
-    if len(config.multi_grid) != 3:
-        given = ",".join(str(rate) for rate in config.multi_grid)
-        raise ConfigError(f"--multi_grid={given}: Xception takes 3 values, such as 1,2,4")
     return config.multi_grid
 
 

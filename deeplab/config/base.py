@@ -55,6 +55,12 @@ def is_boolean(info: FieldInfo) -> bool:
     return info.annotation is bool or bool in get_args(info.annotation)
 
 
+def can_be_unset(info: FieldInfo) -> bool:
+    """Whether None is a value of the field, and any text is not."""
+    options = get_args(info.annotation)
+    return type(None) in options and str not in options
+
+
 def is_repeated(info: FieldInfo) -> bool:
     """Whether the flag is given once per value."""
     return _metadata(info, "repeated")
@@ -94,6 +100,11 @@ class Flags(BaseModel):
     def key_parameters(self) -> dict[str, Any]:
         """The KEY fields and their values, as JSON types, in alphabetical order."""
         return dict(sorted(self.model_dump(mode="json", include=set(self.key_fields())).items()))
+
+
+def is_given(value: Any) -> bool:
+    """Whether a value says anything: empty text, as of an empty form field, stands for "not given"."""
+    return value not in ("", [""])
 
 
 AnyFlags = TypeVar("AnyFlags", bound=Flags)

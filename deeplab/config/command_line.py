@@ -103,4 +103,6 @@ def help_text(stage: str, config_class: type[Flags]) -> str:
         )
     lines.append("  --config  [unset]")
     lines.append("      YAML file of flags (name: value); a flag on the command line wins.")
+    lines.append("")
+    lines.append("  --FLAG=none takes back what --config or model.json says, where unset is a value of the flag.")
     return "\n".join(lines)

@@ -11,11 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deeplab.config.base import AnyFlags, Flags, validate
+from deeplab.config.base import AnyFlags, Flags, can_be_unset, is_given, validate
 from deeplab.config.model import ModelConfig, PreprocessingConfig
 from deeplab.errors import ConfigError
 
 FILE_NAME = "model.json"
+# Empty means "not given" in forms and steps, so taking a value back needs a word.
+UNSET = "none"
 # Every stage names its crop after itself; the description holds training's. Where photos are resized, later stages
 # take whole photos instead of crops, so their default is at least the largest side that a resize leaves.
 _CROP_FIELDS = ("train_crop_size", "eval_crop_size", "crop_size")
@@ -77,15 +79,24 @@ def resolve(
 ) -> AnyFlags:
     """A stage's configuration: what was given, over ``model.json``, over the original's defaults.
 
+    An empty value is one not given; the word ``none`` unsets what can be unset.
+
     Raises:
         ConfigError: for a bad value, or a flag that contradicts how the checkpoint was trained.
     """
+    given = {name: _read_none(config_class, name, value) for name, value in given.items() if is_given(value)}
     if description is None:
         return validate(config_class, given)
     supplied = _supplied(config_class, description, given)
-    config = validate(config_class, {**supplied, **{name: value for name, value in given.items() if value != ""}})
+    config = validate(config_class, {**supplied, **given})
     _refuse_contradictions(config, given, supplied)
     return config
+
+
+def _read_none(config_class: type[Flags], name: str, value: Any) -> Any:
+    """None for the word that takes back a value which ``model.json`` or a file supplies."""
+    info = config_class.model_fields.get(name)
+    return None if info is not None and value in (UNSET, [UNSET]) and can_be_unset(info) else value
 
 
 def _supplied(config_class: type[Flags], description: ModelDescription, given: Mapping[str, Any]) -> dict[str, Any]:

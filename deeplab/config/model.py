@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, model_validator
 
 from deeplab.config.base import Flags, flag
 from deeplab.config.dense_prediction_cell import Cell, check_inputs, read_cell
+from deeplab.config.network_rules import check_network
 
 
 def _number(value: Any) -> Any:
@@ -99,7 +100,8 @@ class ModelConfig(Flags):
         return {**values, "dense_prediction_cell": json.loads(cell)} if isinstance(cell, str) and cell else values
 
     @model_validator(mode="after")
-    def _check_cell(self) -> "ModelConfig":
+    def _check_network(self) -> "ModelConfig":
+        check_network(self)
         check_inputs(self.dense_prediction_cell or ())
         if self.dense_prediction_cell is not None and self.output_stride > 16:
             raise ValueError(
@@ -128,7 +130,7 @@ class PreprocessingConfig(Flags):
         if self.max_resize_value is not None and self.min_resize_value is None:
             raise ValueError(
                 f"max_resize_value={self.max_resize_value} needs min_resize_value too; give both, the same for "
-                "'longest side at most'"
+                "'longest side at most', or neither"
             )
         return self
 

@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from deeplab.config.base import Flags, flag
 from deeplab.config.model import ModelConfig, OutputStride, PreprocessingConfig, SeedConfig
+from deeplab.config.network_rules import check_classes, check_pooling
 
 
 class SampleConfig(SeedConfig):
@@ -139,7 +140,17 @@ class TrainingConfig(ModelConfig, PreprocessingConfig, SeedConfig):
         _only("num_replicas", self.num_replicas, 1, "train on one machine")
         _only("num_ps_tasks", self.num_ps_tasks, 0, "leave it out; variables live with the worker")
         _no_quantisation(self.quantize_delay_step)
+        check_pooling(self, "train_crop_size", self.train_crop_size)
+        self._check_against_classes(_classes_of(self.dataset))
         return self
+
+    def _check_against_classes(self, num_classes: int) -> None:
+        check_classes(self, num_classes)
+        if self.label_weights is not None and len(self.label_weights) != num_classes:
+            raise ValueError(
+                f"--label_weights: {len(self.label_weights)} values for the {num_classes} classes of {self.dataset}; "
+                "give one per class"
+            )
 
 
 class ArchiveConfig(SeedConfig):
@@ -171,6 +182,8 @@ class EvaluationConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     def _check(self) -> "EvaluationConfig":
         _no_quantisation(self.quantize_delay_step)
         _fits(self.largest_side, self.eval_crop_size)
+        check_pooling(self, "eval_crop_size", self.eval_crop_size)
+        check_classes(self, _classes_of(self.dataset))
         return self
 
 
@@ -192,6 +205,8 @@ class ExportConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     def _check(self) -> "ExportConfig":
         _no_quantisation(self.quantize_delay_step)
         _fits(self.largest_side, self.crop_size)
+        check_pooling(self, "crop_size", self.crop_size)
+        check_classes(self, self.num_classes)
         return self
 
 
@@ -210,10 +225,11 @@ class PredictConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     inference_scales: tuple[float, ...] = flag((1.0,), "Test-time scales; several are averaged.", repeated=True)
     add_flipped_images: bool = flag(False, "Mirrored images join the average over several scales.")
 
-
-def _only(name: str, given: int, allowed: int, remedy: str) -> None:
-    if given != allowed:
-        raise ValueError(f"{name}={given} is not supported (only {allowed}): {remedy}")
+    @model_validator(mode="after")
+    def _check(self) -> "PredictConfig":
+        check_pooling(self, "crop_size", self.crop_size)
+        check_classes(self, self.num_classes)
+        return self
 
 
 class SummaryConfig(ModelConfig, SeedConfig):
@@ -221,6 +237,24 @@ class SummaryConfig(ModelConfig, SeedConfig):
 
     num_classes: int = flag(21, "Classes of the model.", weights=True, ge=1)
     crop_size: tuple[int, int] = flag((513, 513), "Input size, height then width, pixels.", repeated=True)
+
+    @model_validator(mode="after")
+    def _check(self) -> "SummaryConfig":
+        check_pooling(self, "crop_size", self.crop_size)
+        check_classes(self, self.num_classes)
+        return self
+
+
+def _classes_of(dataset: str) -> int:
+    # Imported when asked for: the data sets' tables are described in the configuration's own terms.
+    from deeplab.data.datasets import get_dataset
+
+    return get_dataset(dataset).num_classes
+
+
+def _only(name: str, given: int, allowed: int, remedy: str) -> None:
+    if given != allowed:
+        raise ValueError(f"{name}={given} is not supported (only {allowed}): {remedy}")
 
 
 def _fits(largest_side: int | None, crop_size: tuple[int, int]) -> None:

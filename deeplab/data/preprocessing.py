@@ -15,27 +15,40 @@ from deeplab.model.layers import resize_bilinear, resize_nearest
 
 Tensor = Any
 
+IMAGE_KEY, LABEL_KEY = "image/encoded", "image/segmentation/class/encoded"
 _FEATURES = {
-    "image/encoded": tf.io.FixedLenFeature([], tf.string),
+    IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
     "image/filename": tf.io.FixedLenFeature([], tf.string, default_value=""),
-    "image/segmentation/class/encoded": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    LABEL_KEY: tf.io.FixedLenFeature([], tf.string, default_value=""),
 }
 
 
 def decode_pair(serialized: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A serialised Example to image uint8 [h, w, 3], label uint8 [h, w, 1] and file name (string scalar).
 
-    The bytes, not ``image/format``, tell a JPEG: the original's builders label ADE20K's JPEGs as PNG.
+    Fails with a TensorFlow error where a part is missing, damaged, or of another size; ``diagnosis`` tells which.
     """
     example = tf.io.parse_single_example(serialized, _FEATURES)
-    encoded = example["image/encoded"]
-    image = tf.cond(
+    image, label = decode_image(example[IMAGE_KEY]), decode_label(example[LABEL_KEY])
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image)[:2], tf.shape(label)[:2])]):
+        return tf.identity(image), label, example["image/filename"]
+
+
+def decode_image(encoded: Tensor) -> Tensor:
+    """JPEG or PNG to uint8 [height, width, 3].
+
+    The bytes, not ``image/format``, tell a JPEG: the original's builders label ADE20K's JPEGs as PNG.
+    """
+    return tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3),
         lambda: tf.io.decode_png(encoded, channels=3),
     )
-    label = tf.io.decode_png(example["image/segmentation/class/encoded"], channels=1)
-    return image, label, example["image/filename"]
+
+
+def decode_label(encoded: Tensor) -> Tensor:
+    """PNG to uint8 [height, width, 1]."""
+    return tf.io.decode_png(encoded, channels=1)
 
 
 def resized_shape(height: Tensor, width: Tensor, config: PreprocessingConfig) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from deeplab.errors import DataError
 # A record is: length (uint64), masked crc of the length (uint32), the payload, masked crc of the payload (uint32).
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+CHECKSUM_SIZE = _FOOTER.size
 # Added by the format so that a crc over data that itself holds crcs stays meaningful.
 _MASK_DELTA = 0xA282EAD8
 # Tags of length-delimited protobuf fields 1, 2 and 3; field 1 and 3 carry bytes_list and int64_list of a Feature.
@@ -69,7 +70,7 @@ def parse_example(payload: bytes) -> dict[str, bytes | int]:
 def index_records(path: Path) -> npt.NDArray[np.int64]:
     """Where the payloads of a file are: int64 [records, 2], offset and length in bytes.
 
-    Only the headers are read, and their checksums compared; ``read_records`` checks the payloads.
+    Only the headers are read, and their checksums compared; whoever reads a payload checks it.
 
     Raises:
         DataError: if the file is cut short or damaged.

@@ -4,17 +4,18 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
 
 from deeplab.config import EvaluationConfig, resolve
+from deeplab.config.advice import rates_of_another_stride
 from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.data.diagnosis import refuse_damaged
 from deeplab.data.preprocessing import decode_pair, pad_to, resize_to_range
+from deeplab.data.records import RecordReader
 from deeplab.data.shards import list_shards, open_data_folder
-from deeplab.data.tfrecord import index_records
 from deeplab.errors import ConfigError, DataError
 from deeplab.evaluation.confusion import ConfusionMatrix
 from deeplab.evaluation.sheet import Sheet
@@ -34,6 +35,8 @@ def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
     with open_checkpoint(str(given.get("checkpoint_dir") or ".")) as checkpoint:
         config = resolve(EvaluationConfig, given, checkpoint.description)
+        if advice := rates_of_another_stride(config, checkpoint.description):
+            _log.warning("%s", advice)
         dataset = get_dataset(config.dataset)
         _check(checkpoint, dataset)
         inputs = {"dataset_dir": input_digest(config.dataset_dir), "checkpoint_dir": checkpoint.digest()}
@@ -42,8 +45,8 @@ def run(given: Mapping[str, Any]) -> None:
                 _log.info("%s: already evaluated with these flags", folder.path)
                 return
             with open_data_folder(config.dataset_dir) as data:
-                shards = list_shards(data, config.eval_split)
-                confusion, sheet = _evaluate(config, dataset, checkpoint, shards)
+                reader = RecordReader(list_shards(data, config.eval_split))
+                confusion, sheet = _evaluate(config, dataset, checkpoint, reader)
             _finish(folder, config, dataset, confusion, sheet)
 
 
@@ -68,18 +71,35 @@ def padded_pair(serialized: Tensor, config: EvaluationConfig, padding_pixel: Seq
     return pad_to(image, *config.eval_crop_size, tf.constant(padding_pixel, tf.float32)), label, name
 
 
+def _pairs(
+    config: EvaluationConfig, reader: RecordReader, padding_pixel: Sequence[float]
+) -> Iterator[tuple[Tensor, ...]]:
+    """``padded_pair`` of every record, in order."""
+    records = tf.data.Dataset.from_generator(
+        lambda: (reader[number] for number in range(len(reader))), output_signature=tf.TensorSpec([], tf.string)
+    )
+    pairs = records.map(
+        lambda serialized: padded_pair(serialized, config, padding_pixel), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    number = 0
+    try:
+        for pair in pairs.prefetch(tf.data.AUTOTUNE):
+            yield pair
+            number += 1
+    except tf.errors.OpError:
+        refuse_damaged(reader, [number])
+        raise
+
+
 def _batches(
-    config: EvaluationConfig, shards: list[Path], padding_pixel: Sequence[float]
+    config: EvaluationConfig, reader: RecordReader, padding_pixel: Sequence[float]
 ) -> Iterator[tuple[Array, list[Array], list[str]]]:
     """Batches of (images [n, crop height, crop width, 3], label maps [h, w], names) in record order.
 
     Only the padded images are stacked, so a batch may mix sizes, which the original cannot.
     """
-    pairs = tf.data.TFRecordDataset([str(shard) for shard in shards]).map(
-        lambda serialized: padded_pair(serialized, config, padding_pixel), num_parallel_calls=tf.data.AUTOTUNE
-    )
     images, labels, names = [], [], []
-    for image, label, name in pairs.prefetch(tf.data.AUTOTUNE):
+    for image, label, name in _pairs(config, reader, padding_pixel):
         _refuse_larger(label.shape, config, name.numpy().decode())
         images.append(image)
         labels.append(label.numpy()[..., 0])
@@ -101,7 +121,7 @@ def _refuse_larger(shape: Any, config: EvaluationConfig, name: str) -> None:
 
 
 def _evaluate(
-    config: EvaluationConfig, dataset: Dataset, checkpoint: Checkpoint, shards: list[Path]
+    config: EvaluationConfig, dataset: Dataset, checkpoint: Checkpoint, reader: RecordReader
 ) -> tuple[ConfusionMatrix, Sheet]:
     predictor = make_predictor(
         config,
@@ -112,8 +132,8 @@ def _evaluate(
         add_flipped_images=config.add_flipped_images,
     )
     confusion, sheet = ConfusionMatrix(dataset.num_classes, dataset.ignore_label), Sheet(dataset)
-    progress = Progress(sum(len(index_records(shard)) for shard in shards), "images")
-    for images, labels, names in _batches(config, shards, predictor.backbone.padding_pixel):
+    progress = Progress(len(reader), "images")
+    for images, labels, names in _batches(config, reader, predictor.backbone.padding_pixel):
         predictions = predictor.labels(images)
         for image, label, prediction, name in zip(images, labels, predictions, names, strict=True):
             height, width = label.shape

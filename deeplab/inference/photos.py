@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deeplab.data.packing import ARCHIVE_SUFFIXES
 from deeplab.data.shards import list_shards, lone_archive, open_data_folder
-from deeplab.data.tfrecord import parse_example, read_records
+from deeplab.data.tfrecord import index_records, parse_example, read_records
 from deeplab.errors import DataError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -18,7 +18,13 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 def photo_count(source: str, split: str, limit: int | None) -> int:
     """How many photos ``read_photos`` will yield."""
-    return sum(1 for _ in islice(_entries(source, split), limit))
+    place = Path(source)
+    if _is_data_folder(place):
+        with open_data_folder(place) as folder:
+            found = sum(len(index_records(shard)) for shard in list_shards(folder, split))
+    else:
+        found = len(photo_files(source))
+    return found if limit is None else min(found, limit)
 
 
 def read_photos(source: str, split: str, limit: int | None) -> Iterator[tuple[str, Image.Image]]:
@@ -34,7 +40,7 @@ def read_photos(source: str, split: str, limit: int | None) -> Iterator[tuple[st
         try:
             with Image.open(io.BytesIO(content)) as opened:
                 photo = ImageOps.exif_transpose(opened).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{name}: not a readable image ({error}); remove or replace it") from None
         yield _unique(Path(name).stem, seen), photo
 
@@ -58,11 +64,21 @@ def _is_data_folder(place: Path) -> bool:
 def _from_records(place: Path, split: str) -> Iterator[tuple[str, bytes]]:
     with open_data_folder(place) as folder:
         for shard in list_shards(folder, split):
-            for record in read_records(shard):
-                example = parse_example(record)
-                name, content = example["image/filename"], example["image/encoded"]
-                assert isinstance(name, bytes) and isinstance(content, bytes)
-                yield name.decode(), content
+            for number, record in enumerate(read_records(shard)):
+                yield _photo_of(record, shard, number)
+
+
+def _photo_of(record: bytes, shard: Path, number: int) -> tuple[str, bytes]:
+    """Name and encoded photo of a record; one without a file name is called after its place."""
+    try:
+        example = parse_example(record)
+    except DataError as error:
+        raise DataError(f"{shard}: record {number}: {error}") from None
+    name, content = example.get("image/filename"), example.get("image/encoded")
+    if not isinstance(content, bytes) or not content:
+        raise DataError(f"{shard}: record {number}: it has no photo (image/encoded); convert the data again")
+    stem = name.decode(errors="replace") if isinstance(name, bytes) else ""
+    return stem or f"{shard.stem}-{number}", content
 
 
 def photo_files(source: str) -> list[Path]:

@@ -11,9 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from deeplab.config import ClassDescription, ExportConfig, ModelDescription, PredictConfig, resolve, validate
+from deeplab.config.advice import rates_of_another_stride
+from deeplab.config.base import is_given
 from deeplab.data.colours import pascal_colours
 from deeplab.data.datasets import get_dataset
-from deeplab.errors import DataError
+from deeplab.errors import ConfigError, DataError
 from deeplab.inference.photos import photo_count, photo_files, read_photos
 from deeplab.inference.segmenter import Segmenter, description_beside, from_checkpoint, read_graph, usable_crop
 from deeplab.model.checkpoint import open_checkpoint
@@ -26,6 +28,9 @@ Array = npt.NDArray[Any]
 _log = logging.getLogger(__name__)
 # Share of the colour mask in an overlay.
 _OPACITY = 0.55
+# What an export has decided. How large a photo the graph takes can be told where no description does.
+_FROZEN = sorted(set(ExportConfig.key_fields()) & set(PredictConfig.key_fields()) - {"dataset", "seed"})
+_SIZES = ("crop_size", "min_resize_value", "max_resize_value", "resize_factor")
 
 
 def run(given: Mapping[str, Any]) -> None:
@@ -48,12 +53,38 @@ def _open_model(
     if path.is_file() and (path.suffix == ".pb" or description_beside(path).is_file()):
         graph, description = read_graph(path)
         config = resolve(PredictConfig, given, description)
+        _refuse_what_is_frozen(config, given, description)
         yield Segmenter(graph, usable_crop(_export_config(config))), config, description, _graph_digest(path)
         return
     with open_checkpoint(path) as checkpoint:
         config = resolve(PredictConfig, given, checkpoint.description)
+        if advice := rates_of_another_stride(config, checkpoint.description):
+            _log.warning("%s", advice)
         segmenter = from_checkpoint(checkpoint, _export_config(config))
         yield segmenter, config, checkpoint.description, checkpoint.digest()
+
+
+def _refuse_what_is_frozen(
+    config: PredictConfig, given: Mapping[str, Any], description: ModelDescription | None
+) -> None:
+    """A graph computes what it was exported for; a flag may repeat that, or tell the sizes of one without description.
+
+    Raises:
+        ConfigError: for a flag that would change it.
+    """
+    allowed = {name: getattr(config, name) for name in _SIZES}
+    if description is not None:
+        frozen = resolve(PredictConfig, dict.fromkeys(("model", "images", "output_dir"), "-"), description)
+        allowed = {name: getattr(frozen, name) for name in description.fields} | {"num_classes": frozen.num_classes}
+        allowed["crop_size"] = frozen.crop_size
+    for name in _FROZEN:
+        value = getattr(config, name)
+        if name in given and is_given(given[name]) and (name not in allowed or allowed[name] != value):
+            shown = ",".join(str(item) for item in value) if isinstance(value, tuple) else value
+            raise ConfigError(
+                f"--{name}={shown} cannot change a frozen graph, which computes what it was exported for; leave the "
+                "flag out, or name the checkpoint as --model"
+            )
 
 
 def _lone_graph(path: Path) -> Path:

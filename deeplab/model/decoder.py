@@ -8,31 +8,11 @@ import tf_slim as slim
 
 from deeplab.backbones import Backbone
 from deeplab.config import ModelConfig
-from deeplab.errors import ConfigError
 from deeplab.model import layers
 
 Tensor = Any
 # Channels of the projected low-level features (DeepLab v3+, table 1).
 _PROJECTION_FILTERS = 48
-
-
-def check_decoder(config: ModelConfig, backbone: Backbone) -> None:
-    """Refuse decoder strides that cannot be built.
-
-    Raises:
-        ConfigError: for a stride without end point in this backbone, or strides not in descending order.
-    """
-    strides = config.decoder_output_stride or ()
-    given = ",".join(str(stride) for stride in strides)
-    for stride in strides:
-        if stride not in backbone.decoder_end_points:
-            offered = ", ".join(str(known) for known in sorted(backbone.decoder_end_points))
-            raise ConfigError(
-                f"--decoder_output_stride={given}: {backbone.name} has no end point at stride {stride}; "
-                + (f"it has {offered}" if offered else "it has none, leave the flag out")
-            )
-    if list(strides) != sorted(set(strides), reverse=True):
-        raise ConfigError(f"--decoder_output_stride={given}: give each stride once, the largest first")
 
 
 def refine_by_decoder(

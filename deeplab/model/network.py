@@ -6,12 +6,11 @@ from typing import Any
 import tensorflow as tf
 import tf_slim as slim
 
-from deeplab.backbones import get_backbone
+from deeplab.backbones import BACKBONES
 from deeplab.config import ModelConfig
-from deeplab.errors import ConfigError
 from deeplab.model import layers
 from deeplab.model.aspp import HEAD_BATCH_NORM, atrous_spatial_pyramid_pooling
-from deeplab.model.decoder import check_decoder, refine_by_decoder
+from deeplab.model.decoder import refine_by_decoder
 from deeplab.model.dense_prediction_cell import dense_prediction_cell
 from deeplab.model.initializers import truncated_normal
 from deeplab.model.layers import INFERENCE, Mode
@@ -32,9 +31,6 @@ class Network:
         num_classes: channels of the logits, or output name -> channels for several outputs.
         crop_size: height and width of the inputs in pixels; None for inputs of any size.
         store: where the variables live.
-
-    Raises:
-        ConfigError: for options that this network does not have.
     """
 
     def __init__(
@@ -45,27 +41,10 @@ class Network:
         store: VariableStore,
     ) -> None:
         self.config = config
-        self.backbone = get_backbone(config.model_variant)
+        self.backbone = BACKBONES[config.model_variant]
         self.outputs = {SEMANTIC: num_classes} if isinstance(num_classes, int) else dict(num_classes)
         self.crop_size = crop_size
         self.store = store
-        self._check()
-
-    def _check(self) -> None:
-        config = self.config
-        check_decoder(config, self.backbone)
-        v2_style = not config.aspp_with_batch_norm and bool(config.atrous_rates)
-        if config.logits_kernel_size != 1 and not v2_style:
-            raise ConfigError(
-                f"--logits_kernel_size={config.logits_kernel_size} needs --aspp_with_batch_norm=false and "
-                "--atrous_rates; use 1"
-            )
-        classes = set(self.outputs.values())
-        if config.decoder_output_is_logits and classes != {config.decoder_filters}:
-            raise ConfigError(
-                f"--decoder_output_is_logits needs decoder_filters ({config.decoder_filters}) to equal the number "
-                f"of classes ({', '.join(str(number) for number in sorted(classes))})"
-            )
 
     def logits(self, images: Tensor, mode: Mode = INFERENCE) -> dict[str, dict[str, Tensor]]:
         """Logits of every output and pyramid scale.

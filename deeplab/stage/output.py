@@ -214,7 +214,10 @@ class OutputFolder(_Place):
 class OutputFile(_Place):
     """A stage's output where that is one file, with ``FILE.manifest.json`` beside it; a context manager.
 
-    The file appears under its name only when ``finish`` renames ``temporary`` to it.
+    The file appears under its name only when ``finish`` renames ``temporary`` to it, and so do the files beside it.
+
+    Raises:
+        OutputError: if the place cannot be written, is in use, or has a file that this stage did not make.
     """
 
     def __init__(
@@ -223,6 +226,9 @@ class OutputFile(_Place):
         super().__init__(stage, code_version, config, inputs)
         self.path = Path(path)
         self.temporary = self.path.with_name(f".tmp-{self.path.name}")
+        # Tells the file from a stranger's even where the manifest is gone.
+        self._marker = self.path.with_name(f".{self.path.name}.made.json")
+        self._suffixes: list[str] = []
         self.manifest: Manifest | None = None
 
     @property
@@ -234,29 +240,56 @@ class OutputFile(_Place):
         if self.path.is_dir():
             raise OutputError(f"{self.path}: is a folder; name a file in it")
         self._acquire(self.path.with_name(f".{self.path.name}.lock"), self.path)
-        manifest_file = manifest_path(self.path)
-        if self.path.exists() and manifest_file.exists():
-            manifest = Manifest.read(manifest_file)
-            if not self._differences(manifest.model_dump(mode="json")) and manifest.damage(self.path.parent) is None:
-                self.manifest = manifest
+        try:
+            self._claim()
+        except BaseException:
+            self._release()
+            raise
         return self
+
+    def _claim(self) -> None:
+        manifest_file = manifest_path(self.path)
+        manifest = Manifest.read(manifest_file) if manifest_file.exists() else None
+        if self.path.exists() and self._maker(manifest) != self._stage:
+            raise OutputError(f"{self.path}: exists and was not made by this stage; name another file, or move it away")
+        self._mark(self._marker)
+        if manifest is None or self._differences(manifest.model_dump(mode="json")):
+            return
+        if manifest.damage(self.path.parent) is None:
+            self.manifest = manifest
+
+    def _maker(self, manifest: Manifest | None) -> str | None:
+        if manifest is not None:
+            return manifest.stage
+        return json.loads(self._marker.read_text(encoding="utf-8"))["stage"] if self._marker.exists() else None
+
+    def beside(self, suffix: str) -> Path:
+        """Where to write a further product; ``finish`` gives it the output's name followed by ``suffix``."""
+        self._suffixes.append(suffix)
+        return self._temporary_beside(suffix)
+
+    def _temporary_beside(self, suffix: str) -> Path:
+        return self.temporary.with_name(f"{self.temporary.name}{suffix}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.temporary.unlink(missing_ok=True)
+        for temporary in (self.temporary, *(self._temporary_beside(suffix) for suffix in self._suffixes)):
+            temporary.unlink(missing_ok=True)
+        if not self.path.exists():
+            self._marker.unlink(missing_ok=True)
         self._release()
 
-    def finish(self, beside: Iterable[Path] = ()) -> Manifest:
-        """Give the file its name and seal it.
-
-        Args:
-            beside: further products next to the file.
-        """
+    def finish(self) -> Manifest:
+        """Give the files their names, the output last so that it never stands beside another's, and seal them."""
         manifest_path(self.path).unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        beside = [
+            self._temporary_beside(suffix).replace(self.path.with_name(f"{self.path.name}{suffix}"))
+            for suffix in self._suffixes
+        ]
         self.temporary.replace(self.path)
-        folder = self.path.parent
-        outputs = [describe_output(folder, path, "product") for path in (self.path, *beside)]
+        outputs = [describe_output(self.path.parent, path, "product") for path in (self.path, *beside)]
         # The name is the user's choice: it must not change what the content is.
         digest = products_digest(
             output.model_copy(update={"path": output.path.removeprefix(self.path.name)}) for output in outputs

@@ -6,53 +6,28 @@ continues with the very batches that an unbroken run would have seen, at no cost
 records is ever buffered.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from deeplab.config import TrainingConfig
+from deeplab.data.diagnosis import refuse_damaged
 from deeplab.data.preprocessing import augment, decode_pair, resize_to_range
-from deeplab.data.tfrecord import index_records
-from deeplab.errors import DataError
+from deeplab.data.records import RecordReader
 
 Tensor = Any
 
 
-class RecordReader:
-    """Random access to the records of some shards.
-
-    Raises:
-        DataError: if the shards hold no record, or one is cut short.
-    """
-
-    def __init__(self, shards: Sequence[Path]) -> None:
-        tables = [index_records(shard) for shard in shards]
-        self._shard = np.concatenate([np.full(len(table), number) for number, table in enumerate(tables)])
-        self._place = np.concatenate(tables)
-        self._files = [os.open(shard, os.O_RDONLY) for shard in shards]
-        if not len(self):
-            raise DataError(f"{shards[0].parent}: the shards hold no record; convert the data again")
-
-    def __len__(self) -> int:
-        return len(self._shard)
-
-    def __getitem__(self, number: int) -> bytes:
-        offset, length = (int(value) for value in self._place[number])
-        return os.pread(self._files[self._shard[number]], length, offset)
-
-
-def _samples(reader: RecordReader, seed: int, start: int) -> Iterator[tuple[bytes, int]]:
-    """Endless (record, sample number) from sample ``start`` on."""
-    count = len(reader)
+def _order(count: int, seed: int, start: int) -> Iterator[tuple[int, int]]:
+    """Endless (record number, sample number) from sample ``start`` on, of ``count`` records."""
     epoch, position = divmod(start, count)
     while True:
         order = np.random.default_rng([seed, epoch]).permutation(count)
         for place in range(position, count):
-            yield reader[int(order[place])], epoch * count + place
+            yield int(order[place]), epoch * count + place
         epoch, position = epoch + 1, 0
 
 
@@ -82,8 +57,9 @@ def training_batches(
         seed = tf.stack([tf.constant(config.seed, tf.int64), number])
         return augment(image, label, seed, config, padding_pixel, ignore_label)
 
+    start = start_step * config.train_batch_size
     samples = tf.data.Dataset.from_generator(
-        lambda: _samples(reader, config.seed, start_step * config.train_batch_size),
+        lambda: ((reader[record], sample) for record, sample in _order(len(reader), config.seed, start)),
         output_signature=(tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)),
     )
     options = tf.data.Options()
@@ -92,3 +68,27 @@ def training_batches(
         config.train_batch_size, drop_remainder=True
     )
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def read_batches(
+    reader: RecordReader,
+    config: TrainingConfig,
+    padding_pixel: Sequence[float],
+    ignore_label: int,
+    start_step: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``training_batches``, one after the other.
+
+    Raises:
+        DataError: naming the record that cannot be read or decoded.
+    """
+    step = start_step
+    try:
+        for batch in training_batches(reader, config, padding_pixel, ignore_label, start_step):
+            yield batch
+            step += 1
+    except tf.errors.OpError:
+        size = config.train_batch_size
+        records = (record for record, _ in _order(len(reader), config.seed, step * size))
+        refuse_damaged(reader, islice(records, size))
+        raise

@@ -9,10 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from deeplab.config import ModelDescription, TrainingConfig, resolve
+from deeplab.config.advice import rates_of_another_stride
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
 from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.data.records import RecordReader
 from deeplab.data.shards import list_shards, open_data_folder
-from deeplab.errors import CheckpointError, ConfigError
+from deeplab.errors import CheckpointError
 from deeplab.model.checkpoint import (
     Checkpoint,
     content_digest,
@@ -28,7 +30,7 @@ from deeplab.stage.inputs import input_digest
 from deeplab.stage.stop import polite_stop
 from deeplab.stage.versions import CODE_VERSIONS
 from deeplab.training.initialization import initialize
-from deeplab.training.input_pipeline import RecordReader, training_batches
+from deeplab.training.input_pipeline import read_batches
 from deeplab.training.learning_rate import learning_rate
 from deeplab.training.metrics_log import FILE_NAME as METRICS_NAME
 from deeplab.training.metrics_log import MetricsLog
@@ -47,7 +49,7 @@ def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
     config = resolve(TrainingConfig, given)
     dataset = get_dataset(config.dataset)
-    _check(config, dataset)
+    _warn_of_the_unusual(config)
     inputs = {"dataset_dir": input_digest(config.dataset_dir)}
     if config.tf_initial_checkpoint:
         with open_checkpoint(config.tf_initial_checkpoint) as initial:
@@ -70,18 +72,15 @@ def run(given: Mapping[str, Any]) -> None:
         Run(config, dataset, reader, folder).execute()
 
 
-def _check(config: TrainingConfig, dataset: Dataset) -> None:
-    if config.label_weights is not None and len(config.label_weights) != dataset.num_classes:
-        raise ConfigError(
-            f"--label_weights: {len(config.label_weights)} values for the {dataset.num_classes} classes of "
-            f"{dataset.name}; give one per class"
-        )
+def _warn_of_the_unusual(config: TrainingConfig) -> None:
     if config.fine_tune_batch_norm and config.train_batch_size < 12:
         _log.warning(
             "--train_batch_size=%d with --fine_tune_batch_norm: batch statistics of fewer than 12 images are noisy; "
             "usual are 12 or more, or --fine_tune_batch_norm=false",
             config.train_batch_size,
         )
+    if advice := rates_of_another_stride(config):
+        _log.warning("%s", advice)
     stride = config.output_stride
     if any((side - 1) % stride for side in config.train_crop_size):
         _log.warning(
@@ -184,15 +183,8 @@ class Run:
     def _train(self) -> bool:
         """Take the missing steps; returns whether all are taken."""
         config, trainer = self.config, self.trainer
-        batches = iter(
-            training_batches(
-                self.reader,
-                config,
-                self.trainer.network.backbone.padding_pixel,
-                self.dataset.ignore_label,
-                trainer.step,
-            )
-        )
+        padding_pixel = trainer.network.backbone.padding_pixel
+        batches = read_batches(self.reader, config, padding_pixel, self.dataset.ignore_label, trainer.step)
         progress = Progress(config.training_number_of_steps, "steps", done=trainer.step)
         mark = (time.monotonic(), trainer.step)
         profile = _Profile(config.profile_logdir, trainer.step)

@@ -14,15 +14,24 @@ SHARED = ROOT.parent / "shared"
 Result = subprocess.CompletedProcess[str]
 
 
+@pytest.fixture(scope="session")
+def deeplab_in() -> Callable[[Path], Callable[..., Result]]:
+    """For a folder, what runs ``deeplab STAGE …`` there."""
+
+    def at(folder: Path) -> Callable[..., Result]:
+        def run(*arguments: str) -> Result:
+            command = [sys.executable, "-m", "deeplab", *arguments]
+            return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+        return run
+
+    return at
+
+
 @pytest.fixture
-def deeplab(tmp_path: Path) -> Callable[..., Result]:
+def deeplab(tmp_path: Path, deeplab_in: Callable[[Path], Callable[..., Result]]) -> Callable[..., Result]:
     """Run ``deeplab STAGE …`` in the test's folder."""
-
-    def run(*arguments: str) -> Result:
-        command = [sys.executable, "-m", "deeplab", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    return run
+    return deeplab_in(tmp_path)
 
 
 @pytest.fixture

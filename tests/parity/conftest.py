@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from deeplab.config import TrainingConfig, validate
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 GOLDENS = SHARED / "goldens"
@@ -20,6 +22,13 @@ def read_cases(name: str) -> list[Any]:
     """The recorded cases of a file; none where the numbers are not there (the test then is skipped as empty)."""
     path = GOLDENS / name
     return json.loads(path.read_text()) if path.exists() else []
+
+
+def training_config(flags: Mapping[str, Any]) -> TrainingConfig:
+    """A configuration whose number of classes no registered data set has: nothing is compared with one."""
+    bound = {name: value for name, value in flags.items() if name in ("label_weights", "decoder_output_is_logits")}
+    config = validate(TrainingConfig, {name: value for name, value in flags.items() if name not in bound})
+    return config.model_copy(update=bound)
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab.config import TrainingConfig, validate
+from deeplab.config import TrainingConfig
 from deeplab.data.datasets import get_dataset
 from deeplab.training.learning_rate import learning_rate
 from deeplab.training.loss import segmentation_losses
 from deeplab.training.trainer import Trainer
-from tests.parity.conftest import read_cases
+from tests.parity.conftest import read_cases, training_config
 
 pytestmark = pytest.mark.parity
 PATHS = {"dataset_dir": "-", "train_logdir": "-"}
@@ -28,7 +28,7 @@ TRAINING = [case for case in read_cases("train/configs.json") if case.get("flavo
 
 def _trainer(case: dict[str, Any], weights: ModuleType) -> Trainer:
     flags = {name: value for name, value in case["flags"].items() if value is not None}
-    config = validate(TrainingConfig, {**flags, **PATHS, "train_batch_size": case["batch"]})
+    config = training_config({**flags, **PATHS, "train_batch_size": case["batch"]})
     classes, ignore_label = case["num_classes"], case["ignore_label"]
     dataset = replace(get_dataset("pascal_voc_seg"), num_classes=classes, ignore_label=ignore_label)
     trainer = Trainer(config, dataset)
@@ -113,7 +113,7 @@ def _reachable(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("case", _reachable("training_parts/learning_rate.json"), ids=lambda case: case["id"])
 def test_learning_rate_equals_the_original(case: dict[str, Any]) -> None:
     arguments = {name: value for name, value in case["args"].items() if name in TrainingConfig.model_fields}
-    config = validate(TrainingConfig, {**arguments, **PATHS})
+    config = training_config({**arguments, **PATHS})
     rates = [learning_rate(config, step) for step in case["steps"]]
     # Relative to the largest: the original computes 1 - s / length in float32.
     assert np.abs(np.subtract(rates, case["learning_rates"])).max() <= 1e-6 * max(case["learning_rates"])
@@ -125,7 +125,7 @@ def test_loss_equals_the_original(case: dict[str, Any], goldens: Path, weights: 
     weight = arguments.pop("loss_weight", None)
     if weight is not None:
         arguments["label_weights"] = weight if isinstance(weight, list) else [weight] * case["classes"]
-    config = validate(TrainingConfig, {**arguments, **PATHS})
+    config = training_config({**arguments, **PATHS})
     labels = weights.labels(case["batch"], *case["label_hw"], case["classes"], case["seed"], case["ignore_label"])
     if case.get("all_ignored"):
         labels = np.full_like(labels, case["ignore_label"])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab.config import TrainingConfig, validate
 from deeplab.data.datasets import get_dataset
 from deeplab.model import layers
 from deeplab.model.variables import VariableStore
@@ -16,7 +15,7 @@ from deeplab.training.initialization import initialize
 from deeplab.training.loss import segmentation_losses
 from deeplab.training.optimizers import gradient_multipliers
 from deeplab.training.trainer import Trainer
-from tests.parity.conftest import read_cases
+from tests.parity.conftest import read_cases, training_config
 
 pytestmark = pytest.mark.parity
 PATHS = {"dataset_dir": "-", "train_logdir": "-", "train_crop_size": "65,65", "train_batch_size": 2}
@@ -27,13 +26,13 @@ HELPERS = {case["id"]: case for case in read_cases("training_parts/helpers.json"
 def test_finetuning_restores_and_speeds_up_the_same_variables(case: dict[str, Any]) -> None:
     flags = {name: value for name, value in case["flags"].items() if value is not None}
     factor = {"last_layer_gradient_multiplier": case["last_layer_gradient_multiplier"]}
-    trainer = Trainer(validate(TrainingConfig, {**flags, **PATHS, **factor}), get_dataset("pascal_voc_seg"))
+    trainer = Trainer(training_config({**flags, **PATHS, **factor}), get_dataset("pascal_voc_seg"))
     everything = trainer.values()
     assert len(everything) == case["global_variable_count"]
     for key, expected in case["results"].items():
         kind, _, options = key.partition("/")
         rules = dict(option.split("=") for option in options.split(","))
-        config = validate(TrainingConfig, {**flags, **PATHS, **factor, **rules})
+        config = training_config({**flags, **PATHS, **factor, **rules})
         if kind == "multipliers":
             # The original also lists moving statistics, which have no gradient.
             names = trainer.store.trainable_names
@@ -50,7 +49,7 @@ def test_label_weights_mask_the_loss(case: dict[str, Any]) -> None:
     """With equal logits every pixel's loss is log(classes), so the total tells the mask's sum."""
     weights, classes = case["label_weights"], case["num_classes"]
     per_class = weights if isinstance(weights, list) else [weights] * classes
-    config = validate(TrainingConfig, {**PATHS, "label_weights": per_class})
+    config = training_config({**PATHS, "label_weights": per_class})
     labels = tf.reshape(tf.constant(case["labels"]), [1, 1, -1, 1])
     logits = {"merged_logits": tf.zeros([1, 1, len(case["labels"]), classes])}
     (loss,) = segmentation_losses(logits, labels, case["ignore_label"], config, tf.constant(0))

@@ -10,6 +10,8 @@ import tf_slim as slim
 
 from deeplab.backbones import BACKBONES
 from deeplab.config import ExportConfig, ModelConfig, TrainingConfig, validate
+from deeplab.config.network_rules import feature_stride
+from deeplab.config.variants import VARIANTS as KNOWN
 from deeplab.data.datasets import get_dataset
 from deeplab.export.frozen_graph import build_frozen_graph
 from deeplab.model import layers
@@ -46,6 +48,33 @@ VARIANTS = [pytest.param(name, marks=[pytest.mark.long] if name in DEEP else [])
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def test_the_checks_before_tensorflow_know_every_backbone() -> None:
+    known = {name: set(variant.decoder_strides) for name, variant in KNOWN.items()}
+    assert known == {name: set(backbone.decoder_end_points) for name, backbone in BACKBONES.items()}
+
+
+@pytest.mark.parametrize(
+    ("variant", "output_stride", "option"),
+    [
+        ("nas_hnasnet", 16, None),
+        ("nas_hnasnet", 16, "nas_use_classification_head"),
+        ("nas_pnasnet", 32, None),
+        ("nas_pnasnet", 32, "nas_remove_os32_stride"),
+    ],
+)
+def test_where_a_searched_network_ends(variant: str, output_stride: int, option: str | None) -> None:
+    options = {"add_image_level_feature": False, **({option: True} if option else {})}
+    config = validate(ModelConfig, _flags(variant, output_stride=output_stride, **options))
+    store, backbone = VariableStore(), BACKBONES[variant]
+
+    def build(images: tf.Tensor) -> Any:
+        with store.scope(), slim.arg_scope(layers.arg_scope(INFERENCE, store)):
+            return backbone.build(images, config)[0]
+
+    function = tf.function(build, autograph=False).get_concrete_function(tf.TensorSpec([1, SIZE, SIZE, 3]))
+    assert function.output_shapes[1] == _side(feature_stride(config))
 
 
 def _features(variant: str, output_stride: int, store: VariableStore) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from deeplab.config import EvaluationConfig, ExportConfig, ModelDescription, TrainingConfig, resolve
+from deeplab.config.advice import rates_of_another_stride
 from deeplab.errors import ConfigError
 
 EXPORT = {"checkpoint_path": "a", "export_path": "b"}
@@ -70,3 +71,36 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_text('{"format": 1')
     with pytest.raises(ConfigError, match=r"model\.json: not a model description"):
         ModelDescription.read(path)
+
+
+def test_a_run_time_field_can_be_taken_back(description: ModelDescription) -> None:
+    assert resolve(ExportConfig, {**EXPORT, "min_resize_value": "none"}, description).min_resize_value is None
+    with pytest.raises(ConfigError, match=r"--atrous_rates=\(none\): 0 rates, but the checkpoint was trained with 2"):
+        resolve(ExportConfig, {**EXPORT, "atrous_rates": ["none"]}, description)
+    with pytest.raises(ConfigError, match=r"--decoder_output_stride=\(unset\) contradicts"):
+        resolve(ExportConfig, {**EXPORT, "decoder_output_stride": "none"}, description)
+    with pytest.raises(ConfigError, match="--output_stride=none"):
+        resolve(ExportConfig, {**EXPORT, "output_stride": "none"}, description)
+
+
+@pytest.mark.parametrize("empty", ["", [""]])
+def test_an_empty_value_is_not_given(description: ModelDescription, empty: object) -> None:
+    given = {**EXPORT, "min_resize_value": "", "atrous_rates": empty, "crop_size": empty}
+    export = resolve(ExportConfig, given, description)
+    assert (export.min_resize_value, export.atrous_rates, export.crop_size) == (257, (6, 12), (129, 193))
+
+
+def test_rates_of_another_stride(description: ModelDescription) -> None:
+    def advice(trained: ModelDescription | None = description, **flags: object) -> str | None:
+        return rates_of_another_stride(resolve(ExportConfig, {**EXPORT, **flags}, trained), trained)
+
+    assert advice() is None
+    assert "--atrous_rates=6,12 suit output stride 16, but --output_stride=8 is in use" in str(advice(output_stride=8))
+    assert str(advice(output_stride=8)).endswith("--atrous_rates=12,24")
+    assert advice(output_stride=8, atrous_rates="12,24") is None
+    assert str(advice(None, output_stride=8, atrous_rates="6,12,18")).endswith("usual here: --atrous_rates=12,24,36")
+    assert str(advice(None, output_stride=32, atrous_rates="6,12,18")).endswith("--atrous_rates=3,6,9")
+    assert advice(None, output_stride=8, atrous_rates="1,2,3") is None
+    # The cell has rates of its own, which follow the output stride.
+    cell = "dense_prediction_cell_branch5_top1_cityscapes.json"
+    assert advice(None, output_stride=8, atrous_rates="6,12,18", dense_prediction_cell_json=cell) is None

@@ -72,3 +72,35 @@ def test_no_photo(graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     arguments = [f"--model={graph}", f"--images={tmp_path / '*.jpg'}", f"--output_dir={tmp_path / 'out'}"]
     assert main(["predict", *arguments]) == 1
     assert "no photo there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--inference_scales=0.5", "--add_flipped_images", "--output_stride=8", "--crop_size=129,129",
+     "--min_resize_value=33", "--prediction_with_upsampled_logits=false"],
+)  # fmt: skip
+def test_a_graph_computes_what_it_was_exported_for(
+    graph: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    arguments = [f"--model={graph}", f"--images={photos}", f"--output_dir={tmp_path / 'out'}", flag]
+    assert main(["predict", *arguments]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert flag.partition("=")[0] in message and "cannot change a frozen graph" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_repeating_what_a_graph_was_exported_for_is_no_change(graph: Path, photos: Path, tmp_path: Path) -> None:
+    again = ["--crop_size=65,65", "--output_stride=16", "--num_classes=9", "--inference_scales=", "--dataset=sample"]
+    arguments = [f"--model={graph}", f"--images={photos}", f"--output_dir={tmp_path / 'out'}"]
+    assert main(["predict", *arguments, *again]) == 0
+
+
+def test_a_graph_without_description_can_be_told_its_size(
+    graph: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.pb"
+    bare.write_bytes(graph.read_bytes())
+    arguments = [f"--model={bare}", f"--images={photos}", f"--output_dir={tmp_path / 'out'}"]
+    assert main(["predict", *arguments, "--crop_size=65,65"]) == 0
+    assert main(["predict", *arguments, "--model_variant=xception_65"]) == 2
+    assert "--model_variant=xception_65 cannot change a frozen graph" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab.config import ModelConfig, validate
-from deeplab.errors import CheckpointError, ConfigError
+from deeplab.errors import CheckpointError
 from deeplab.model import layers
 from deeplab.model.network import Network
 from deeplab.model.variables import ConstantStore, VariableStore
@@ -53,21 +53,6 @@ def test_a_missing_or_misshapen_variable_is_named() -> None:
         _build(_network(ConstantStore(_values()), atrous_rates="6"))
     with pytest.raises(CheckpointError, match=r"'logits/semantic/weights' has shape \[1, 1, 8, 3\].*check num_classes"):
         _build(_network(ConstantStore(_values()), classes=4))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"decoder_output_stride": "2"}, "mobilenet_v2 has no end point at stride 2; it has 4, 8, 16"),
-        ({"decoder_output_stride": "4,8"}, "give each stride once, the largest first"),
-        ({"model_variant": "mobilenet_v22"}, "did you mean mobilenet_v2"),
-        ({"logits_kernel_size": 3}, "needs --aspp_with_batch_norm=false"),
-        ({"decoder_output_is_logits": True}, "needs decoder_filters"),
-    ],
-)
-def test_a_network_that_cannot_be(flags: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        _network(VariableStore(), **flags)
 
 
 def test_multi_scale_prediction_averages_probabilities() -> None:

@@ -148,3 +148,58 @@ def test_a_failed_output_file_leaves_nothing(tmp_path: Path) -> None:
         output.temporary.write_text("half")
         raise RuntimeError
     assert not [entry for entry in tmp_path.iterdir() if "lock" not in entry.name]
+
+
+def _file(path: Path, text: str, stage: str = "export", **values: int) -> Manifest:
+    with OutputFile(path, stage, 1, Work(**values), {}) as output:
+        output.temporary.write_text(text)
+        output.beside(".model.json").write_text(f"of {text}")
+        return output.finish()
+
+
+def test_a_file_of_another_maker_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "graph.pb"
+    path.write_text("mine")
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"graph\.pb: exists and was not made by this stage; name another file"):
+            _file(path, "graph")
+    assert path.read_text() == "mine"
+    _file(tmp_path / "drawn.zip", "pictures", stage="sample")
+    with pytest.raises(OutputError, match="not made by this stage"):
+        _file(tmp_path / "drawn.zip", "graph")
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_file_of_ours_is_made_anew(tmp_path: Path, forgotten: bool) -> None:
+    path = tmp_path / "graph.pb"
+    first = _file(path, "graph")
+    assert [output.path for output in first.outputs] == ["graph.pb", "graph.pb.model.json"]
+    if forgotten:
+        manifest_path(path).unlink()
+    _file(path, "other", size=2)
+    assert path.read_text() == "other"
+    assert path.with_name("graph.pb.model.json").read_text() == "of other"
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_an_interrupted_finish_never_leaves_a_file_beside_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    path = tmp_path / "graph.pb"
+    _file(path, "graph")
+    replace, done = Path.replace, []
+
+    def fail_at(self: Path, target: Path) -> Path:
+        if self.name.startswith(".tmp-graph.pb") and not self.name.endswith("made.json"):
+            done.append(target.name)
+            if len(done) == fails:
+                raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at)
+    with pytest.raises(KeyboardInterrupt):
+        _file(path, "other", size=2)
+    monkeypatch.setattr(Path, "replace", replace)
+    assert not path.exists() and not manifest_path(path).exists()
+    _file(path, "other", size=2)
+    assert path.read_text() == "other"

@@ -49,7 +49,9 @@ def main() -> None:
         path = config.output_path if stage == "sample" else config.export_path
         with OutputFile(path, stage, CODE_VERSIONS[stage], config, inputs) as file:
             file.temporary.write_text(f"{stage} {config.key_parameters()} {inputs}")
-            file.finish(_beside(stage, config, file.path))
+            if stage == "export":
+                shutil.copyfile(Path(config.checkpoint_path) / "model.json", file.beside(".model.json"))
+            file.finish()
         return
     folder_flag = {"train": "train_logdir", "evaluate": "eval_logdir"}.get(stage, "output_dir")
     folder = OutputFolder(
@@ -83,14 +85,6 @@ def _description(stage: str, given: dict) -> ModelDescription | None:
     if place:
         return ModelDescription.read(Path(place) / "model.json")
     return ModelDescription.read(Path(given["model"] + ".model.json")) if stage == "predict" else None
-
-
-def _beside(stage: str, config, path: Path) -> list[Path]:
-    if stage == "sample":
-        return []
-    target = path.with_name(f"{path.name}.model.json")
-    shutil.copyfile(Path(config.checkpoint_path) / "model.json", target)
-    return [target]
 
 
 def _fetch(config, folder: Path):

@@ -11,9 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab.config import TrainingConfig, validate
+from deeplab.data.records import RecordReader
 from deeplab.data.tfrecord import frame, serialise_example
 from deeplab.errors import DataError
-from deeplab.training.input_pipeline import RecordReader, training_batches
+from deeplab.training.input_pipeline import training_batches
 
 PADDING = (127.5, 127.5, 127.5)
 
