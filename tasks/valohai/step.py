@@ -16,6 +16,7 @@ from valohai_yaml.excs import ValidationErrors
 from valohai_yaml.objs import Config, Parameter, Step
 
 from tasks.valohai.errors import InvalidRequest
+from tasks.valohai.records import Execution
 
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -49,6 +50,16 @@ class ExecutionRequest:
     time_limit: int | None = None
     no_output_timeout: int | None = None
     priority: int | None = None
+
+    @property
+    def kind(self) -> type[Execution]:
+        """What it makes."""
+        return Execution
+
+    @property
+    def filters(self) -> Mapping[str, str]:
+        """The executions to look through for one that exists."""
+        return {"step": self.step}
 
     def payload(self, project_id: str, key_tag: str) -> dict[str, Any]:
         """The body of the request."""
