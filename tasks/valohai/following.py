@@ -104,15 +104,16 @@ class ExecutionLog:
                 "the log goes on, in order, when it has ended"
             )
 
-    def read_to_its_end(self, execution: Execution) -> None:
-        """Hand on the rest of the log of an execution that has ended."""
+    def read_to_its_end(self, execution: Execution) -> bool:
+        """Hand on the rest of the log of an execution that has ended; returns whether it could be read."""
         batch = self._batch(execution)
         if batch is None:
-            return
+            return False
         if not batch.whole:
             self._receivers.notice(f"{named(execution)}: the service has lost lines of the log before {_first(batch)}")
         self._deliver(batch)
         self._keep_tail([event for event in batch.page if event.message.strip()])
+        return True
 
     def _batch(self, execution: Execution) -> Batch | None:
         try:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from tasks.valohai.client import Client, doubtful, passing
 from tasks.valohai.errors import (
@@ -71,6 +71,9 @@ class Following(ABC, Generic[J]):
         limits: how long what may take.
         stop: asked again and again; once true, the job is stopped.
     """
+
+    # What a person does to go on after it was stopped or lost.
+    _remedy: ClassVar[str] = "run the stage again"
 
     def __init__(
         self,
@@ -141,7 +144,7 @@ class Following(ABC, Generic[J]):
             self._not_found += 1
             if self._not_found >= _NOT_FOUND_LIMIT:
                 raise ExecutionLost(
-                    f"{named(self._job)}: the service does not know it any more; was it deleted? Run the stage again",
+                    f"{named(self._job)}: the service does not know it any more; was it deleted? Then {self._remedy}",
                     self._tail,
                 ) from None
             return
@@ -204,7 +207,7 @@ class Following(ABC, Generic[J]):
             raise LimitExceeded(f"{named(job)} {self._exceeded}", self._tail)
         if job.status == "stopped":
             by = "on request" if self._stopping else "by somebody else"
-            raise ExecutionStopped(f"{named(job)} was stopped {by}; run the stage again to go on", self._tail)
+            raise ExecutionStopped(f"{named(job)} was stopped {by}; {self._remedy} to go on", self._tail)
         raise self._failure()
 
 

@@ -127,21 +127,40 @@ class Execution(Job):
 
 
 class Task(Job):
-    """Executions of one step over variants of its parameters."""
+    """Executions of one step over variants of its parameters.
+
+    Attributes:
+        status_detail: why it ended so, if the service tells.
+    """
 
     collection: ClassVar[str] = "tasks"
     sign: ClassVar[str] = "!"
     noun: ClassVar[str] = "task"
 
+    status_detail: str = ""
+
+
+class LogEntry(Record):
+    """What the service notes about a pipeline."""
+
+    message: str = ""
+
 
 class Node(Record):
-    """A node of a pipeline: its execution or task, once it has started."""
+    """A node of a pipeline.
+
+    Attributes:
+        execution: what it runs, once it has started.
+        task: the same for a node that is a task.
+        log: what the service notes about it, newest first.
+    """
 
     id: str
     name: str
     status: str = "created"
     execution: Execution | None = None
     task: Task | None = None
+    log: tuple[LogEntry, ...] = ()
 
 
 class Pipeline(Job):
