@@ -4,6 +4,7 @@ Reads are tried again for as long as the client is patient. Writes are sent once
 looking, whether an unanswered write was done (``execution.submit_once``, ``package.ensure_commit``).
 """
 
+import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ from tasks.valohai.errors import (
     ValohaiError,
     refusal,
 )
-from tasks.valohai.records import Commit, Datum, EventPage, Execution, Project, Record
+from tasks.valohai.records import Commit, Datum, Environment, EventPage, Execution, Job, Project, Record
 
 USER_AGENT = f"deeplab-prefect/{__version__}"
 API = "/api/v0"
@@ -49,7 +50,11 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
+# Long parts of a job that nobody reads here.
+_UNREAD = "metadata,events,outputs"
+
 R = TypeVar("R", bound=Record)
+J = TypeVar("J", bound=Job)
 
 
 class Client:
@@ -152,39 +157,48 @@ class Client:
             path = f"{API}/projects/{self.project.id}/import-package/"
             return self._record(Commit, self._post(path, files=parts, timeout=_UPLOAD_TIMEOUT))
 
-    def create_execution(self, payload: Mapping[str, Any]) -> Execution:
-        """Create an execution, unconditionally; see ``execution.submit_once``."""
-        return self._record(Execution, self._post(f"{API}/executions/", json=dict(payload)))
+    def environments(self) -> list[Environment]:
+        """The machine types that the project's executions may ask for."""
+        rows = self._pages(f"{API}/environments/", {"limit": 1000})
+        return [self._record(Environment, row) for row in rows]
+
+    def create(self, kind: type[J], payload: Mapping[str, Any]) -> J:
+        """Create an execution, pipeline or task, unconditionally; see ``execution.submit_once``."""
+        return self._record(kind, self._post(f"{API}/{kind.collection}/", json=dict(payload)))
+
+    def job(self, kind: type[J], job_id: str) -> J:
+        """An execution, pipeline or task as it is now."""
+        return self._record(kind, self._get(f"{API}/{kind.collection}/{quote(job_id)}/", {"exclude": _UNREAD}))
+
+    def jobs(self, kind: type[J], *, limit: int = 1000, **filters: str) -> Iterator[J]:
+        """The project's executions, pipelines or tasks, newest first, without deleted ones.
+
+        Args:
+            kind: which.
+            limit: at most so many.
+            **filters: name -> value, such as ``step`` or ``task`` of an execution.
+        """
+        fixed = {"project": self.project.id, "deleted": "false", "ordering": "-counter", "exclude": _UNREAD}
+        rows = self._pages(f"{API}/{kind.collection}/", {**fixed, "limit": min(limit, 200), **filters})
+        for row in itertools.islice(rows, limit):
+            yield self._record(kind, row)
+
+    def stop(self, job: Job) -> None:
+        """Ask a job to stop; nothing happens to one that has ended."""
+        self._post(job.urls.get("stop") or f"{API}/{job.collection}/{quote(job.id)}/stop/", again=True)
 
     def execution(self, execution_id: str) -> Execution:
         """One execution as it is now."""
-        answer = self._get(f"{API}/executions/{quote(execution_id)}/", {"exclude": "metadata,events,outputs"})
-        return self._record(Execution, answer)
+        return self.job(Execution, execution_id)
 
     def executions(self, *, step: str | None = None, limit: int = 1000) -> Iterator[Execution]:
         """The project's executions, newest first, without deleted ones."""
-        query = {
-            "project": self.project.id,
-            "deleted": "false",
-            "ordering": "-counter",
-            "exclude": "metadata,events,outputs",
-            "limit": min(limit, 200),
-        }
-        if step is not None:
-            query["step"] = step
-        for number, row in enumerate(self._pages(f"{API}/executions/", query)):
-            if number == limit:
-                return
-            yield self._record(Execution, row)
+        return self.jobs(Execution, limit=limit, **({} if step is None else {"step": step}))
 
     def events(self, execution_id: str, limit: int) -> EventPage:
         """The newest ``limit`` lines of an execution's log; 0: all of them."""
         answer = self._get(f"{API}/executions/{quote(execution_id)}/events/", {"limit": limit})
         return self._record(EventPage, answer)
-
-    def stop_execution(self, execution: Execution) -> None:
-        """Ask an execution to stop; nothing happens to one that has ended."""
-        self._post(execution.urls.get("stop") or f"{API}/executions/{quote(execution.id)}/stop/", again=True)
 
     def outputs(self, execution_id: str) -> list[Datum]:
         """The files that an execution has left so far."""

@@ -1,19 +1,19 @@
-"""One execution for one key: find it, submit it once, stop it; ``following`` follows it to its end."""
+"""One execution (or pipeline, or task) for one key: find it, submit it once, stop it."""
 
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
 from tasks.valohai.client import Client, back_off, doubtful, passing
 from tasks.valohai.errors import NotFound, Refused, ValohaiError
-from tasks.valohai.records import Execution
-from tasks.valohai.step import ExecutionRequest
+from tasks.valohai.records import Execution, Job
 
 KEY_TAG = "deeplab-key:"
 # Marks what one call of ``submit_once`` posted, whatever became of it.
@@ -25,6 +25,27 @@ _LOOKS = (0.5, 1.5, 3.0)
 _LOCK_TIMEOUT = 900.0
 # A stop is asked for while a person, or Prefect's worker with its 15 s, waits.
 _STOP_PATIENCE = 10.0
+
+J = TypeVar("J", bound=Job)
+Made = TypeVar("Made", bound=Job, covariant=True)
+
+
+class Request(Protocol[Made]):
+    """What is asked of the service: an ``ExecutionRequest``, a ``PipelineRequest`` or a ``SweepRequest``."""
+
+    @property
+    def kind(self) -> type[Made]:
+        """What it makes."""
+        ...
+
+    @property
+    def filters(self) -> Mapping[str, str]:
+        """What its job has in common with fewer others, as the service's lists take it."""
+        ...
+
+    def payload(self, project_id: str, key_tag: str) -> dict[str, Any]:
+        """The body of the request, with the tag among its tags."""
+        ...
 
 
 def key_tag(key: str) -> str:
@@ -41,29 +62,27 @@ def find(client: Client, key: str, *, step: str | None = None, ignore: Collectio
         step: its step's exact name, if known: fewer rows have to be looked through.
         ignore: ids of executions that do not count, such as a complete one whose outputs are gone.
     """
-    rows = client.executions(step=step, limit=_LOOK_BACK)
-    found = [row for row in rows if key_tag(key) in row.tags and row.blocks and row.id not in ignore]
-    return sorted(found, key=lambda row: row.counter or 0)
+    return _Search(client, Execution, {} if step is None else {"step": step}, key, ignore).blocking()
 
 
 @dataclass(frozen=True)
-class Submission:
-    """An execution, and whether it was there already."""
+class Submission(Generic[J]):
+    """An execution, pipeline or task, and whether it was there already."""
 
-    execution: Execution
+    job: J
     found: bool
 
 
 def submit_once(
     client: Client,
     key: str,
-    request: ExecutionRequest,
+    request: Request[J],
     *,
     lock: Path | None = None,
     ignore: Collection[str] = (),
     patience: float = 300.0,
-) -> Submission:
-    """The execution of a key: the one that waits, runs or is complete, else a new one.
+) -> Submission[J]:
+    """The job of a key: the one that waits, runs or is complete, else a new one.
 
     A POST without a whole answer is not repeated before a look whether it was done.
 
@@ -78,31 +97,36 @@ def submit_once(
     Raises:
         ValohaiError: with the service's reason.
     """
-    search = _Search(client, key, request.step, ignore, f"{_SUBMISSION_TAG}{uuid.uuid4().hex[:16]}")
+    search = _Search(client, request.kind, request.filters, key, ignore)
     with _locked(lock or _lock_path(key)):
         return _submit(search, request, patience)
 
 
 @dataclass(frozen=True)
-class _Search:
-    """Where the execution of a submission is looked for."""
+class _Search(Generic[J]):
+    """Where the job of a submission is looked for."""
 
     client: Client
+    kind: type[J]
+    filters: Mapping[str, str]
     key: str
-    step: str
     ignore: Collection[str]
-    tag: str
+    tag: str = field(default_factory=lambda: f"{_SUBMISSION_TAG}{uuid.uuid4().hex[:16]}")
 
-    def blocking(self) -> list[Execution]:
-        """Executions of the key that keep another one from being made."""
-        return find(self.client, self.key, step=self.step, ignore=self.ignore)
+    def blocking(self) -> list[J]:
+        """Jobs of the key that keep another one from being made; oldest first."""
+        rows = self._rows(_LOOK_BACK)
+        found = [row for row in rows if key_tag(self.key) in row.tags and row.blocks and row.id not in self.ignore]
+        return sorted(found, key=lambda row: row.counter or 0)
 
-    def posted(self) -> list[Execution]:
+    def posted(self) -> list[J]:
         """What this submission has made, even if it has failed already; oldest first."""
-        rows = [row for row in self.client.executions(step=self.step, limit=200) if self.tag in row.tags]
-        return sorted(rows, key=lambda row: row.counter or 0)
+        return sorted((row for row in self._rows(200) if self.tag in row.tags), key=lambda row: row.counter or 0)
 
-    def posted_late(self) -> list[Execution]:
+    def _rows(self, limit: int) -> Iterator[J]:
+        return self.client.jobs(self.kind, limit=limit, **self.filters)
+
+    def posted_late(self) -> list[J]:
         """The same, waiting a little for a slow server."""
         for seconds in _LOOKS:
             time.sleep(seconds)
@@ -111,7 +135,7 @@ class _Search:
         return []
 
 
-def _submit(search: _Search, request: ExecutionRequest, patience: float) -> Submission:
+def _submit(search: _Search[J], request: Request[J], patience: float) -> Submission[J]:
     client, deadline = search.client, time.monotonic() + patience
     payload = request.payload(client.project.id, key_tag(search.key))
     payload["tags"].append(search.tag)
@@ -122,7 +146,7 @@ def _submit(search: _Search, request: ExecutionRequest, patience: float) -> Subm
         if found := search.blocking():
             return Submission(_only(client, found), found=True)
         try:
-            created = client.create_execution(payload)
+            created = client.create(search.kind, payload)
         except ValohaiError as error:
             attempt, wait = attempt + 1, back_off(attempt + 1, error)
             if not (passing(error) or doubtful(error)) or time.monotonic() + wait > deadline:
@@ -138,9 +162,9 @@ def _submit(search: _Search, request: ExecutionRequest, patience: float) -> Subm
         return Submission(_only(client, others) if others else created, found=False)
 
 
-def _only(client: Client, found: list[Execution]) -> Execution:
+def _only(client: Client, found: list[J]) -> J:
     """The one that goes on: a complete one, else the oldest; the others are stopped."""
-    kept = next((execution for execution in found if execution.status == "complete"), found[0])
+    kept = next((job for job in found if job.status == "complete"), found[0])
     for other in found:
         if other.id != kept.id and not other.final:
             request_stop(client, other)
@@ -162,37 +186,37 @@ def _locked(path: Path) -> Iterator[None]:
         raise ValohaiError(f"{path}: another process has been submitting this stage for 15 minutes; stop it") from None
 
 
-def request_stop(client: Client, execution: Execution) -> None:
-    """Ask an execution to stop; one that has ended, or is gone, is as good as stopped."""
+def request_stop(client: Client, job: Job) -> None:
+    """Ask a job to stop; one that has ended, or is gone, is as good as stopped."""
     with client.patient(_STOP_PATIENCE):
         try:
-            client.stop_execution(execution)
+            client.stop(job)
         except Refused as error:
             if error.status not in (400, 404):
                 raise
 
 
-def stop(client: Client, execution: Execution, *, timeout: float = 20.0) -> Execution:
-    """Stop an execution and wait for its end.
+def stop(client: Client, job: J, *, timeout: float = 20.0) -> J:
+    """Stop an execution, pipeline or task, and wait for its end.
 
     Args:
         client: of the project.
-        execution: which.
+        job: which.
         timeout: seconds to wait.
 
     Returns:
-        The execution as it was last seen; not ``final`` if it takes longer.
+        The job as it was last seen; not ``final`` if it takes longer.
 
     Raises:
         ValohaiError: when the service does not take the request.
     """
     deadline = time.monotonic() + timeout
-    request_stop(client, execution)
-    while not execution.final and time.monotonic() < deadline:
+    request_stop(client, job)
+    while not job.final and time.monotonic() < deadline:
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
         try:
             with client.patient(max(1.0, deadline - time.monotonic())):
-                execution = client.execution(execution.id)
+                job = client.job(type(job), job.id)
         except NotFound:
-            return execution
-    return execution
+            return job
+    return job

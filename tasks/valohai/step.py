@@ -1,22 +1,23 @@
 """A request for an execution, checked against the step in ``valohai.yaml`` before anything is sent.
 
-Every parameter is sent with its value: the service applies no default of a flag. What has no value is left out; null is
-never sent.
+Every default is sent as a value: the service applies none of a flag. What has no value is left out; null is never sent.
 """
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import valohai_yaml
 from valohai_yaml.excs import ValidationErrors
 from valohai_yaml.objs import Config, Parameter, Step
 
 from tasks.valohai.errors import InvalidRequest
+from tasks.valohai.records import Execution
 
+T = TypeVar("T")
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
@@ -50,6 +51,16 @@ class ExecutionRequest:
     no_output_timeout: int | None = None
     priority: int | None = None
 
+    @property
+    def kind(self) -> type[Execution]:
+        """What it makes."""
+        return Execution
+
+    @property
+    def filters(self) -> Mapping[str, str]:
+        """The executions to look through for one that exists."""
+        return {"step": self.step}
+
     def payload(self, project_id: str, key_tag: str) -> dict[str, Any]:
         """The body of the request."""
         timeout = self.no_output_timeout
@@ -72,11 +83,11 @@ class ExecutionRequest:
         return {**content, **{name: value for name, value in optional.items() if value is not None}}
 
 
-def read_step(yaml_path: Path, name: str) -> Step:
-    """A step of a yaml file, by its name or the beginning of it, as ``vh`` finds it.
+def read_config(yaml_path: Path) -> Config:
+    """The content of a yaml file.
 
     Raises:
-        InvalidRequest: for a file that is no valid valohai.yaml, or a step that is not there or not unambiguous.
+        InvalidRequest: for a file that is no valid valohai.yaml.
     """
     try:
         config: Config = valohai_yaml.parse(yaml_path.read_text(encoding="utf-8"))
@@ -85,13 +96,40 @@ def read_step(yaml_path: Path, name: str) -> Step:
     except Exception as error:  # the parser's own errors share no root
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequest(f"{yaml_path}: is not valid ({first}); see `vh lint {yaml_path}`") from None
-    if name in config.steps:
-        return config.steps[name]
-    found = [step for title, step in config.steps.items() if title.lower().startswith(name.lower())]
+    return config
+
+
+def named_item(kind: str, items: Mapping[str, T], name: str) -> T:
+    """The item of a name, or the only one whose name begins so, as ``vh`` finds it.
+
+    Args:
+        kind: for the error: step, pipeline or task.
+        items: name -> item.
+        name: the whole name, or its beginning in any case.
+
+    Raises:
+        InvalidRequest: when no item, or more than one, is meant.
+    """
+    if name in items:
+        return items[name]
+    found = [title for title in items if title.lower().startswith(name.lower())]
     if len(found) != 1:
-        problem = "is no step" if not found else f"may be any of {', '.join(step.name for step in found)}"
-        raise InvalidRequest(f"{yaml_path}: {name!r} {problem}; there are: {', '.join(config.steps)}")
-    return found[0]
+        problem = f"is no {kind}" if not found else f"may be any of {', '.join(found)}"
+        raise InvalidRequest(f"{name!r} {problem}; there are: {', '.join(items) or 'none'}")
+    return items[found[0]]
+
+
+def read_step(yaml_path: Path, name: str) -> Step:
+    """A step of a yaml file, by its name or the beginning of it.
+
+    Raises:
+        InvalidRequest: for a file that is no valid valohai.yaml, or a step that is not there or not unambiguous.
+    """
+    config = read_config(yaml_path)
+    try:
+        return named_item("step", config.steps, name)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{yaml_path}: {error}") from None
 
 
 def request_for(
@@ -111,8 +149,8 @@ def request_for(
         InvalidRequest: for what the step does not allow; names all of it.
     """
     problems: list[str] = []
-    values = _parameters(step, parameters, problems)
-    links = _inputs(step, inputs, problems)
+    values = checked_parameters(step, parameters, problems)
+    links = checked_inputs(step, inputs, problems)
     if problems:
         raise InvalidRequest(f"step {step.name!r}: {'; '.join(problems)}")
     variables = {name: item.default for name, item in step.environment_variables.items() if item.default is not None}
@@ -128,26 +166,49 @@ def request_for(
     )
 
 
-def _parameters(step: Step, given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    problems.extend(_unknown("parameter", given, step.parameters))
+def checked_parameters(
+    step: Step, given: Mapping[str, Any], problems: list[str], supplied: Collection[str] = ()
+) -> dict[str, Any]:
+    """Every parameter of a step that has a value, as the service takes it.
+
+    Args:
+        step: as ``read_step`` found it.
+        given: name -> value; None: not given.
+        problems: receives what the step does not allow.
+        supplied: names that get their value elsewhere, and are left out.
+    """
+    problems.extend(unknown("parameter", given, step.parameters))
     values: dict[str, Any] = {}
     for name, parameter in step.parameters.items():
+        if name in supplied:
+            continue
         value = given.get(name)
         value = parameter.default if value is None else value
-        if value is None and parameter.type == "flag":
-            value = False
         if value is None:
-            if not parameter.optional:
+            # A flag is optional in any case. False is a value too: it may be passed on as --flag=false.
+            if not (parameter.optional or parameter.type == "flag"):
                 problems.append(f"parameter {name} needs a value")
             continue
         try:
-            values[name] = _checked(parameter, value)
-        except (ValidationErrors, ValueError) as error:
-            problems.append(f"parameter {name}: {_one_line(error)}")
+            values[name] = checked_value(parameter, value)
+        except ValueError as error:
+            problems.append(str(error))
     return values
 
 
-def _checked(parameter: Parameter, value: Any) -> Any:
+def checked_value(parameter: Parameter, value: Any) -> Any:
+    """A value of a parameter, as the service takes it.
+
+    Raises:
+        ValueError: if the parameter does not allow it.
+    """
+    try:
+        return _cast(parameter, value)
+    except (ValidationErrors, ValueError) as error:
+        raise ValueError(f"parameter {parameter.name}: {_one_line(error)}") from None
+
+
+def _cast(parameter: Parameter, value: Any) -> Any:
     if parameter.type == "flag":
         return _flag(value)
     if parameter.multiple:
@@ -180,14 +241,24 @@ def _flag(value: Any) -> bool:
     return text in _TRUE
 
 
-def _inputs(step: Step, given: Mapping[str, str | Sequence[str]], problems: list[str]) -> dict[str, list[str]]:
-    problems.extend(_unknown("input", given, step.inputs))
+def checked_inputs(
+    step: Step, given: Mapping[str, str | Sequence[str]], problems: list[str], supplied: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """The addresses of every input of a step.
+
+    Args:
+        step: as ``read_step`` found it.
+        given: name -> address or addresses; an empty list: none, in spite of a default.
+        problems: receives what the step does not allow.
+        supplied: names of inputs that get their files elsewhere.
+    """
+    problems.extend(unknown("input", given, step.inputs))
     links: dict[str, list[str]] = {}
     for name, item in step.inputs.items():
         value = given.get(name)
         value = item.default if value is None else value
         links[name] = [str(link) for link in _listed(value)]
-        if not links[name] and not item.optional:
+        if not links[name] and not item.optional and name not in supplied:
             problems.append(f"input {name} needs an address, such as datum://… or azure://ACCOUNT/CONTAINER/FILE")
         problems.extend(
             f"input {name}: {link!r} is no address; it must hold ://" for link in links[name] if "://" not in link
@@ -201,7 +272,8 @@ def _listed(value: Any) -> list[Any]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _unknown(kind: str, given: Iterable[str], known: Mapping[str, Any]) -> list[str]:
+def unknown(kind: str, given: Iterable[str], known: Collection[str]) -> list[str]:
+    """A sentence for each name that is not known, with the nearest one that is."""
     found = []
     for name in given:
         if name not in known:

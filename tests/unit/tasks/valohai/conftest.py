@@ -12,7 +12,7 @@ import pytest
 
 from tasks.valohai import client as client_module
 from tasks.valohai import execution as execution_module
-from tasks.valohai import following as following_module
+from tasks.valohai import polling as polling_module
 from tasks.valohai.client import Client
 from tasks.valohai.connection import Connection
 
@@ -269,5 +269,5 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr(client_module, "_FIRST_WAIT", 0.01)
     monkeypatch.setattr(client_module, "_LONGEST_WAIT", 0.05)
     monkeypatch.setattr(execution_module, "_LOOKS", (0.01, 0.02))
-    monkeypatch.setattr(following_module._Pace, "pause", lambda self: 0.01)
-    monkeypatch.setattr(following_module._Pace, "allows_events", lambda self: True)
+    monkeypatch.setattr(polling_module.Pace, "pause", lambda self: 0.01)
+    monkeypatch.setattr(polling_module.Pace, "allows_events", lambda self, running=1: True)

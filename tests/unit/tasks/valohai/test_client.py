@@ -23,6 +23,7 @@ from tasks.valohai.errors import (
     reason,
     refusal,
 )
+from tasks.valohai.records import Execution
 
 
 def test_headers_and_tolerance(client, service):
@@ -64,7 +65,7 @@ def test_patience_ends(client, service):
 def test_writes_are_sent_once(client, service, fault):
     service.faults = [("POST", "executions", fault)]
     with pytest.raises(ValohaiError):
-        client.create_execution({"step": "Train", "tags": []})
+        client.create(Execution, {"step": "Train", "tags": []})
     assert len(service.paths("POST")) == 1
 
 
@@ -87,13 +88,13 @@ def test_a_server_with_small_pages(client, service):
 def test_addresses_of_another_host_are_not_followed(client, service):
     service.add("started", urls={"stop": "http://evil.example/api/v0/executions/1/stop/"})
     with pytest.raises(UnexpectedAnswer, match=r"evil\.example.*VALOHAI_HOST"):
-        client.stop_execution(client.execution(service.executions[0]["id"]))
+        client.stop(client.execution(service.executions[0]["id"]))
 
 
 def test_the_stop_address_of_the_answer_is_used(client, service):
     row = service.add("started")
     row["urls"] = {"stop": f"{service.address}/api/v0/executions/{row['id']}/stop/"}
-    client.stop_execution(client.execution(row["id"]))
+    client.stop(client.execution(row["id"]))
     assert row["status"] == "stopping"
 
 
@@ -118,7 +119,7 @@ def test_nobody_at_home():
 def test_a_lost_answer_counts_as_sent(client, service):
     service.faults = [("POST", "executions", "lost")]
     with pytest.raises(Unreachable) as raised:
-        client.create_execution({"step": "Train", "tags": []})
+        client.create(Execution, {"step": "Train", "tags": []})
     assert raised.value.sent
 
 

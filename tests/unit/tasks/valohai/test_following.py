@@ -6,7 +6,8 @@ import pytest
 
 from tasks.valohai.errors import ExecutionFailed, ExecutionLost, ExecutionStopped, LimitExceeded, Unauthorized
 from tasks.valohai.events import Cursor, LogFile
-from tasks.valohai.following import Limits, Receivers, _Pace, follow
+from tasks.valohai.following import Receivers, follow
+from tasks.valohai.polling import Limits, Pace
 
 
 class Seen:
@@ -289,9 +290,9 @@ def test_a_log_that_was_removed_is_written_anew(tmp_path):
 def test_the_pace(monkeypatch):
     monkeypatch.undo()
     clock = 0.0
-    monkeypatch.setattr("tasks.valohai.following.time.monotonic", lambda: clock)
+    monkeypatch.setattr("tasks.valohai.polling.time.monotonic", lambda: clock)
     for duration in (20, 60, 600, 7200):
-        clock, pace, longest = 0.0, _Pace(0.0, 0.0), 0.0
+        clock, pace, longest = 0.0, Pace(0.0, 0.0), 0.0
         while clock < duration:
             pause = pace.pause()
             longest, clock = max(longest, pause), clock + pause

@@ -34,19 +34,19 @@ def test_what_keeps_another_one_from_being_made(client, service, status):
     service.add(status, [key_tag("K")])
     service.add("complete", [key_tag("other")])
     made = submit_once(client, "K", REQUEST)
-    assert made.found and made.execution.counter == 1
+    assert made.found and made.job.counter == 1
     assert not service.paths("POST")
 
 
 @pytest.mark.parametrize("status", ["error", "crashed", "stopped", "stopping"])
 def test_what_makes_room(client, service, status):
     service.add(status, [key_tag("K")])
-    assert submit_once(client, "K", REQUEST).execution.counter == 2
+    assert submit_once(client, "K", REQUEST).job.counter == 2
 
 
 def test_an_execution_whose_outputs_are_gone_can_be_ignored(client, service):
     gone = service.add("complete", [key_tag("K")])
-    assert submit_once(client, "K", REQUEST, ignore={gone["id"]}).execution.counter == 2
+    assert submit_once(client, "K", REQUEST, ignore={gone["id"]}).job.counter == 2
 
 
 @pytest.mark.parametrize("fault", ["lost", "garbage"])
@@ -54,7 +54,7 @@ def test_an_answer_lost_after_the_work_was_done(client, service, fault):
     service.faults = [("POST", "executions", fault)]
     made = submit_once(client, "K", REQUEST)
     assert not made.found
-    assert [row["counter"] for row in service.executions] == [1] == [made.execution.counter]
+    assert [row["counter"] for row in service.executions] == [1] == [made.job.counter]
 
 
 def test_an_answer_lost_of_an_execution_that_failed_at_once(client, service):
@@ -68,7 +68,7 @@ def test_an_answer_lost_of_an_execution_that_failed_at_once(client, service):
 
     service.create = failing
     service.faults = [("POST", "executions", "lost")]
-    assert submit_once(client, "K", REQUEST).execution.status == "error"
+    assert submit_once(client, "K", REQUEST).job.status == "error"
     assert len(service.executions) == 1
 
 
@@ -81,7 +81,7 @@ def test_an_answer_lost_while_the_service_cannot_be_asked(client, service):
 @pytest.mark.parametrize("fault", ["cut", 503, 502, 429, (429, {"Retry-After": "0"})])
 def test_a_request_that_was_not_done_is_repeated(client, service, fault):
     service.faults = [("POST", "executions", fault)] * 2
-    assert submit_once(client, "K", REQUEST).execution.counter == 1
+    assert submit_once(client, "K", REQUEST).job.counter == 1
     assert len(service.executions) == 1 and len(service.paths("POST")) == 3
 
 
@@ -97,7 +97,7 @@ def test_a_request_done_too_late_leaves_one_execution(client, service):
         return create(payload)
 
     service.create = slow
-    assert submit_once(client, "K", REQUEST).execution.counter == 1
+    assert submit_once(client, "K", REQUEST).job.counter == 1
     assert [row["status"] for row in service.executions] == ["created", "stopping"]
 
 
@@ -121,7 +121,7 @@ def test_patience_ends(client, service):
 def test_at_the_same_time(service, connection):
     def submit():
         with Client(connection) as client:
-            made.append(submit_once(client, "K", REQUEST).execution.id)
+            made.append(submit_once(client, "K", REQUEST).job.id)
 
     made: list[str] = []
     service.faults = [("POST", "executions", "lost")]
