@@ -28,8 +28,8 @@ class FetchConfig(SeedConfig):
 class ConvertConfig(SeedConfig):
     """Convert images and masks to TFRecord shards with the original's features."""
 
-    dataset: str = flag("ade20k", "Data set: a registered name.")
-    source: str | None = flag(None, "Zip archive or folder in the data set's layout.", key=False)
+    dataset: str = flag("ade20k", "Data set: a registered name, or the path of a dataset.yaml.")
+    source: str | None = flag(None, "Zip or tar archive, or folder, in the data set's layout.", key=False)
     train_image_folder: str = flag(
         "./ADE20K/ADEChallengeData2016/images/training",
         "Training photos, when there is no --source.",
@@ -56,6 +56,14 @@ class ConvertConfig(SeedConfig):
     )
     label_format: Literal["png"] = flag("png", "Format of the masks.", key=False)
     num_shards: int = flag(4, "Shards per split.", ge=1, le=99_999)
+    splits: tuple[str, ...] | None = flag(None, "Splits to convert; empty: all usual ones that are there.")
+    validation: Literal["headers", "sample", "labels", "decode"] = flag(
+        "labels",
+        "Checks beyond headers, sizes and end marks: none, every 20th mask's values, all masks' values, or these and "
+        "every photo by decoding it.",
+        alias="validate",
+    )
+    on_error: Literal["fail", "skip"] = flag("fail", "A bad pair ends the conversion, or is left out and noted.")
     num_threads: int = flag(2, "Shards converted at the same time.", key=False, ge=1, le=64)
 
 
@@ -209,7 +217,8 @@ def _only(name: str, given: int, allowed: int, remedy: str) -> None:
 class SummaryConfig(ModelConfig, SeedConfig):
     """Print the layers, variables and multiply-adds of a network."""
 
-    num_classes: int = flag(21, "Classes of the model.", weights=True, ge=1)
+    dataset: str | None = flag(None, "Data set, whose classes are the model's: a name or the path of a dataset.yaml.")
+    num_classes: int = flag(21, "Classes of the model; empty: the data set's.", weights=True, ge=1)
     crop_size: tuple[int, int] = flag((513, 513), "Input size, height then width, pixels.", repeated=True)
 
 

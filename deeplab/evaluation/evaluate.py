@@ -11,8 +11,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deeplab.config import EvaluationConfig, resolve
-from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.data.datasets import Dataset
 from deeplab.data.preprocessing import decode_pair, pad_to, resize_to_range
+from deeplab.data.records import describe_records, find_dataset, records_dataset
 from deeplab.data.shards import list_shards, open_data_folder
 from deeplab.data.tfrecord import index_records
 from deeplab.errors import ConfigError, DataError
@@ -33,8 +34,9 @@ _log = logging.getLogger(__name__)
 def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
     with open_checkpoint(str(given.get("checkpoint_dir") or ".")) as checkpoint:
-        config = resolve(EvaluationConfig, given, checkpoint.description)
-        dataset = get_dataset(config.dataset)
+        told = describe_records(str(given.get("dataset_dir") or "."))
+        config = resolve(EvaluationConfig, records_dataset(given, told, checkpoint.description), checkpoint.description)
+        dataset = find_dataset(config.dataset, told, checkpoint.description)
         _check(checkpoint, dataset)
         inputs = {"dataset_dir": input_digest(config.dataset_dir), "checkpoint_dir": checkpoint.digest()}
         with OutputFolder(config.eval_logdir, "evaluate", CODE_VERSIONS["evaluate"], config, inputs) as folder:

@@ -82,7 +82,9 @@ class _Place:
                 found.append(f"the content of --{name} differs")
         return found
 
-    def _manifest(self, outputs: Iterable[Output], digest: str | None) -> Manifest:
+    def _manifest(
+        self, outputs: Iterable[Output], digest: str | None, notes: Mapping[str, Any] | None = None
+    ) -> Manifest:
         listed = tuple(sorted(outputs, key=lambda output: output.path))
         return Manifest(
             stage=self._stage,
@@ -91,6 +93,7 @@ class _Place:
             inputs=self._inputs,
             outputs=listed,
             digest=digest or products_digest(listed),
+            notes=dict(notes or {}),
             ran=where_it_ran(time.monotonic() - self._started),
         )
 
@@ -187,7 +190,12 @@ class OutputFolder(_Place):
             )
 
     def finish(
-        self, products: Iterable[Path], records: Iterable[Path] = (), *, product_digest: str | None = None
+        self,
+        products: Iterable[Path],
+        records: Iterable[Path] = (),
+        *,
+        product_digest: str | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """Seal the folder.
 
@@ -195,10 +203,11 @@ class OutputFolder(_Place):
             products: deterministic outputs, inside the folder.
             records: the other outputs.
             product_digest: digest of the products where that is not one over the files' bytes.
+            notes: what the manifest says of them besides.
         """
         outputs = [describe_output(self.path, path, "product") for path in products]
         outputs += [describe_output(self.path, path, "record") for path in records]
-        self.manifest = self._manifest(outputs, product_digest)
+        self.manifest = self._manifest(outputs, product_digest, notes)
         self.manifest.write(manifest_path(self.path))
         (self.path / ".unfinished.json").unlink(missing_ok=True)
         return self.manifest

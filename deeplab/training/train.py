@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from deeplab.config import ModelDescription, TrainingConfig, resolve
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
-from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.data.datasets import Dataset
+from deeplab.data.records import describe_records, find_dataset, records_dataset
 from deeplab.data.shards import list_shards, open_data_folder
 from deeplab.errors import CheckpointError, ConfigError
 from deeplab.model.checkpoint import (
@@ -44,8 +45,9 @@ _HEAD_DECAY = 0.9997
 
 def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
-    config = resolve(TrainingConfig, given)
-    dataset = get_dataset(config.dataset)
+    told = describe_records(str(given.get("dataset_dir") or "."))
+    config = resolve(TrainingConfig, records_dataset(given, told))
+    dataset = find_dataset(config.dataset, told)
     _check(config, dataset)
     inputs = {"dataset_dir": input_digest(config.dataset_dir)}
     if config.tf_initial_checkpoint:
