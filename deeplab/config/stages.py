@@ -67,6 +67,19 @@ class ConvertConfig(SeedConfig):
     num_threads: int = flag(2, "Shards converted at the same time.", key=False, ge=1, le=64)
 
 
+class InspectConfig(SeedConfig):
+    """Tell sizes, classes and oddities of a data set before anything is made of it."""
+
+    dataset: str = flag("ade20k", "Data set: a registered name, or the path of a dataset.yaml.")
+    source: str | None = flag(None, "Zip or tar archive, or folder; empty: what the dataset.yaml names.", key=False)
+    splits: tuple[str, ...] | None = flag(None, "Splits to look at; empty: all usual ones that are there.")
+    max_pairs: int | None = flag(None, "Look at so many pairs of a split, evenly chosen; empty: all.", ge=1)
+    train_batch_size: int = flag(8, "Images per step, for the memory that a batch takes.", ge=1)
+    sheet: str | None = flag(None, "PNG file to draw samples with a legend in.", key=False)
+    sheet_images: int = flag(6, "Samples on the sheet.", key=False, ge=1, le=100)
+    num_threads: int = flag(2, "Pairs looked at at the same time.", key=False, ge=1, le=64)
+
+
 class TrainingConfig(ModelConfig, PreprocessingConfig, SeedConfig):
     """Train a network: the flags of the original's train.py."""
 

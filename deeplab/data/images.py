@@ -81,7 +81,7 @@ def check_mask(encoded: bytes, name: str, reading: MaskReading, *, values: bool 
     plain = header.depth == 8 and header.colour_type in (GRAY, PALETTE)
     keeps = plain and not isinstance(reading, ColourMap) and reading.keeps_values
     if values or not keeps or not header.complete:
-        labels = reading.labels(_mask_values(encoded, name, reading), name)
+        labels = read_labels(encoded, name, reading)
         if not keeps:
             encoded = encode_png(labels)
     if keeps and header.colour_type == PALETTE:
@@ -106,6 +106,15 @@ def _check_kind(header: Header, name: str, reading: MaskReading) -> None:
     allowed = (GRAY, PALETTE, COLOUR) if not isinstance(reading, ColourMap) else (GRAY, PALETTE, COLOUR, 6)
     if header.colour_type not in allowed:
         raise DataError(f"{name}: a PNG with transparency; save it as 8-bit gray without")
+
+
+def read_labels(encoded: bytes, name: str, reading: MaskReading) -> npt.NDArray[np.uint8]:
+    """The labels of an encoded mask, uint8 [height, width].
+
+    Raises:
+        DataError: naming the file and what is wrong with it or its values.
+    """
+    return reading.labels(_mask_values(encoded, name, reading), name)
 
 
 def _mask_values(encoded: bytes, name: str, reading: MaskReading) -> npt.NDArray[np.uint8]:
