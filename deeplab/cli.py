@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from deeplab.config import CONFIGS, Flags, SummaryConfig
+from deeplab.config import CONFIGS, Flags, InspectConfig, SummaryConfig
 from deeplab.config.command_line import help_text, parse
 from deeplab.errors import ConfigError, DeepLabError, Stopped
 from deeplab.quiet import import_tensorflow
@@ -30,6 +30,7 @@ _STAGES = {
 }
 # Tool name -> the module whose ``run`` takes the words after it and returns the exit status, and what it does.
 _TOOLS = {
+    "inspect": ("deeplab.data.inspection", "Tell sizes, classes and oddities of a data set."),
     "model": ("deeplab.model.summary", "Print the layers, variables and multiply-adds of a network."),
     "zoo": ("deeplab.zoo.command", "List, show and fetch the published checkpoints."),
     "doctor": ("deeplab.doctor", "Tell versions, devices and what is missing."),
@@ -72,7 +73,7 @@ def _main(words: list[str]) -> int:
         print(__version__)
         return 0
     stage, rest = words[0], words[1:]
-    described: dict[str, type[Flags]] = {**CONFIGS, "model": SummaryConfig}
+    described: dict[str, type[Flags]] = {**CONFIGS, "model": SummaryConfig, "inspect": InspectConfig}
     if {"-h", "--help"} & set(rest) and stage in described:
         print(help_text(stage, described[stage]))
         return 0

@@ -12,7 +12,7 @@ from tasks.stage import Site
 from tasks.store import Store
 from tasks.valohai.block import load_connection
 from tasks.valohai.client import Client
-from tasks.valohai.following import Limits
+from tasks.valohai.polling import Limits
 from tasks.valohai.runner import Options, Runner
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from deeplab.config.dataset_name import dataset_identity
 from deeplab.errors import ConfigError
 
 
@@ -23,6 +24,7 @@ def flag(
     key: bool = True,
     weights: bool = False,
     repeated: bool = False,
+    alias: str | None = None,
     **bounds: Any,
 ) -> Any:
     """A configuration field that is also a command-line flag.
@@ -33,9 +35,10 @@ def flag(
         key: the value takes part in the stage's KEY.
         weights: the value decides the model's variables.
         repeated: given once per value on the command line.
+        alias: a second spelling on the command line, for a name that pydantic keeps for itself.
         **bounds: pydantic constraints such as ``ge=1``.
     """
-    extra: dict[str, Any] = {"key": key, "weights": weights, "repeated": repeated}
+    extra: dict[str, Any] = {"key": key, "weights": weights, "repeated": repeated, "alias": alias}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
@@ -64,6 +67,12 @@ def can_be_unset(info: FieldInfo) -> bool:
 def is_repeated(info: FieldInfo) -> bool:
     """Whether the flag is given once per value."""
     return _metadata(info, "repeated")
+
+
+def alias_of(info: FieldInfo) -> str | None:
+    """The flag's second spelling, if it has one."""
+    extra = info.json_schema_extra
+    return str(extra["alias"]) if isinstance(extra, dict) and extra.get("alias") else None
 
 
 class Flags(BaseModel):
@@ -98,8 +107,11 @@ class Flags(BaseModel):
         return [name for name, info in cls.model_fields.items() if _metadata(info, "weights")]
 
     def key_parameters(self) -> dict[str, Any]:
-        """The KEY fields and their values, as JSON types, in alphabetical order."""
-        return dict(sorted(self.model_dump(mode="json", include=set(self.key_fields())).items()))
+        """The KEY fields and their values, as JSON types, in alphabetical order; a ``dataset.yaml`` by its content."""
+        values = self.model_dump(mode="json", include=set(self.key_fields()))
+        if isinstance(values.get("dataset"), str):
+            values["dataset"] = dataset_identity(values["dataset"])
+        return dict(sorted(values.items()))
 
 
 def is_given(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from absl import flags
 
-from deeplab.config.base import Flags, is_boolean, is_repeated, is_sequence
+from deeplab.config.base import Flags, alias_of, is_boolean, is_repeated, is_sequence
 from deeplab.errors import ConfigError
 
 # absl's own logging flags, common on original command lines. Log lines always go to stderr here.
@@ -40,7 +40,9 @@ def parse(config_class: type[Flags], arguments: list[str]) -> dict[str, Any]:
     if rest:
         raise ConfigError(f"unexpected {rest[0]!r}: every value belongs to a flag, written --flag=value")
     given = _read_file(config_class, values["config"].value)
-    given.update({name: values[name].value for name in config_class.model_fields if values[name].present})
+    for name, info in config_class.model_fields.items():
+        if any(values[spelling].present for spelling in (name, alias_of(info)) if spelling):
+            given[name] = values[name].value
     return given
 
 
@@ -54,6 +56,8 @@ def _flag_values(config_class: type[Flags]) -> flags.FlagValues:
             flags.DEFINE_multi_string(name, None, text, flag_values=values)
         else:
             flags.DEFINE_string(name, None, text, flag_values=values)
+        if alias := alias_of(info):
+            flags.DEFINE_alias(alias, name, flag_values=values)
     flags.DEFINE_string("config", None, "YAML file with flags", flag_values=values)
     for name in _LOGGING_FLAGS:
         flags.DEFINE_boolean(name, False, "accepted; the log always goes to stderr", flag_values=values)
@@ -97,7 +101,8 @@ def help_text(stage: str, config_class: type[Flags]) -> str:
         else:
             default = str(info.default)
         suffix = " (repeat the flag for each value)" if is_repeated(info) else ""
-        lines.append(f"  --{name}  [{default}]")
+        spellings = ", ".join(f"--{spelling}" for spelling in (name, alias_of(info)) if spelling)
+        lines.append(f"  {spellings}  [{default}]")
         lines.extend(
             textwrap.wrap(f"{info.description}{suffix}", 92, initial_indent="      ", subsequent_indent="      ")
         )

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from deeplab.config.base import Flags, flag
+from deeplab.config.dataset_name import is_dataset_file
 from deeplab.config.model import ModelConfig, OutputStride, PreprocessingConfig, SeedConfig
 from deeplab.config.network_rules import check_classes, check_pooling
 
@@ -34,8 +35,8 @@ class FetchConfig(SeedConfig):
 class ConvertConfig(SeedConfig):
     """Convert images and masks to TFRecord shards with the original's features."""
 
-    dataset: str = flag("ade20k", "Data set: a registered name.")
-    source: str | None = flag(None, "Zip archive or folder in the data set's layout.", key=False)
+    dataset: str = flag("ade20k", "Data set: a registered name, or the path of a dataset.yaml.")
+    source: str | None = flag(None, "Zip or tar archive, or folder, in the data set's layout.", key=False)
     train_image_folder: str = flag(
         "./ADE20K/ADEChallengeData2016/images/training",
         "Training photos, when there is no --source.",
@@ -62,7 +63,28 @@ class ConvertConfig(SeedConfig):
     )
     label_format: Literal["png"] = flag("png", "Format of the masks.", key=False)
     num_shards: int = flag(4, "Shards per split.", ge=1, le=99_999)
+    splits: tuple[str, ...] | None = flag(None, "Splits to convert; empty: all usual ones that are there.")
+    validation: Literal["headers", "sample", "labels", "decode"] = flag(
+        "labels",
+        "Checks beyond headers, sizes and end marks: none, every 20th mask's values, all masks' values, or these and "
+        "every photo by decoding it.",
+        alias="validate",
+    )
+    on_error: Literal["fail", "skip"] = flag("fail", "A bad pair ends the conversion, or is left out and noted.")
     num_threads: int = flag(2, "Shards converted at the same time.", key=False, ge=1, le=64)
+
+
+class InspectConfig(SeedConfig):
+    """Tell sizes, classes and oddities of a data set before anything is made of it."""
+
+    dataset: str = flag("ade20k", "Data set: a registered name, or the path of a dataset.yaml.")
+    source: str | None = flag(None, "Zip or tar archive, or folder; empty: what the dataset.yaml names.", key=False)
+    splits: tuple[str, ...] | None = flag(None, "Splits to look at; empty: all usual ones that are there.")
+    max_pairs: int | None = flag(None, "Look at so many pairs of a split, evenly chosen; empty: all.", ge=1)
+    train_batch_size: int = flag(8, "Images per step, for the memory that a batch takes.", ge=1)
+    sheet: str | None = flag(None, "PNG file to draw samples with a legend in.", key=False)
+    sheet_images: int = flag(6, "Samples on the sheet.", key=False, ge=1, le=100)
+    num_threads: int = flag(2, "Pairs looked at at the same time.", key=False, ge=1, le=64)
 
 
 class TrainingConfig(ModelConfig, PreprocessingConfig, SeedConfig):
@@ -141,10 +163,17 @@ class TrainingConfig(ModelConfig, PreprocessingConfig, SeedConfig):
         _only("num_ps_tasks", self.num_ps_tasks, 0, "leave it out; variables live with the worker")
         _no_quantisation(self.quantize_delay_step)
         check_pooling(self, "train_crop_size", self.train_crop_size)
-        self._check_against_classes(_classes_of(self.dataset))
+        num_classes = _classes_of(self.dataset)
+        if num_classes is not None:
+            self.check_against_classes(num_classes)
         return self
 
-    def _check_against_classes(self, num_classes: int) -> None:
+    def check_against_classes(self, num_classes: int) -> None:
+        """Refuse what does not fit a data set of so many classes.
+
+        Raises:
+            ValueError: naming both.
+        """
         check_classes(self, num_classes)
         if self.label_weights is not None and len(self.label_weights) != num_classes:
             raise ValueError(
@@ -183,7 +212,9 @@ class EvaluationConfig(ModelConfig, PreprocessingConfig, SeedConfig):
         _no_quantisation(self.quantize_delay_step)
         _fits(self.largest_side, self.eval_crop_size)
         check_pooling(self, "eval_crop_size", self.eval_crop_size)
-        check_classes(self, _classes_of(self.dataset))
+        num_classes = _classes_of(self.dataset)
+        if num_classes is not None:
+            check_classes(self, num_classes)
         return self
 
 
@@ -235,7 +266,8 @@ class PredictConfig(ModelConfig, PreprocessingConfig, SeedConfig):
 class SummaryConfig(ModelConfig, SeedConfig):
     """Print the layers, variables and multiply-adds of a network."""
 
-    num_classes: int = flag(21, "Classes of the model.", weights=True, ge=1)
+    dataset: str | None = flag(None, "Data set, whose classes are the model's: a name or the path of a dataset.yaml.")
+    num_classes: int = flag(21, "Classes of the model; empty: the data set's.", weights=True, ge=1)
     crop_size: tuple[int, int] = flag((513, 513), "Input size, height then width, pixels.", repeated=True)
 
     @model_validator(mode="after")
@@ -245,11 +277,12 @@ class SummaryConfig(ModelConfig, SeedConfig):
         return self
 
 
-def _classes_of(dataset: str) -> int:
+def _classes_of(dataset: str) -> int | None:
+    """Classes of a data set; None where only the records can tell."""
     # Imported when asked for: the data sets' tables are described in the configuration's own terms.
-    from deeplab.data.datasets import get_dataset
+    from deeplab.data.datasets import DATASETS, get_dataset
 
-    return get_dataset(dataset).num_classes
+    return get_dataset(dataset).num_classes if dataset in DATASETS or is_dataset_file(dataset) else None
 
 
 def _only(name: str, given: int, allowed: int, remedy: str) -> None:

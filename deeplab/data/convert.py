@@ -1,90 +1,125 @@
 """Stage ``convert``: photos and masks to TFRecord shards with the original's names and features.
 
-Straight from the zip archive: reading and checking a pair costs less than unpacking it. Unlike the original's, the
-records of a seed are always the same, ``image/filename`` is the photo's base name instead of a path on some machine,
-and ``image/format`` is what the photo is.
+Straight from the archive: reading and checking a pair costs less than unpacking it. Unlike the original's, the
+records of a seed are always the same, ``image/filename`` holds no path of some machine, and ``image/format`` is what
+the photo is.
 """
 
 import logging
 import random
-import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from deeplab.config import ConvertConfig, resolve
 from deeplab.data.datasets import Dataset, get_dataset
-from deeplab.data.images import check_mask, check_pair, check_photo
 from deeplab.data.packing import pack
-from deeplab.data.pairs import Pair, Source, find_pairs, folder_flags, open_source
+from deeplab.data.pairs import Found, Pair, find_pairs, listed
+from deeplab.data.records_description import FILE_NAME, RecordsDescription, SplitRecords
+from deeplab.data.shard_writer import Checks, Shard, ShardReport, ShardWriter, report_path
 from deeplab.data.shards import ARCHIVE_NAME, shard_name
-from deeplab.data.tfrecord import frame, serialise_example
-from deeplab.errors import ConfigError
-from deeplab.stage import OutputFolder, Progress, emit_metrics
+from deeplab.data.sources import Source, folder_flags, open_four_folders, open_source
+from deeplab.errors import ConfigError, DataError
+from deeplab.stage import OutputFolder, emit_metrics
 from deeplab.stage.inputs import input_digest
 from deeplab.stage.versions import CODE_VERSIONS
 
-# Data sets whose layout this stage reads.
-_CONVERTIBLE = ("ade20k", "sample")
-# Buffer of a shard that is being written, bytes: a dozen records.
-_BUFFER = 1 << 20
+# Where the original's four folder flags are understood.
+_FOUR_FOLDERS = "images/training/*"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A shard to write: its final path and its pairs in order."""
-
-    path: Path
-    pairs: tuple[Pair, ...]
 
 
 def run(given: Mapping[str, Any]) -> None:
     """Convert a data set; ``given`` are flags of ``ConvertConfig``.
 
     Raises:
-        ConfigError: for a bad flag or a data set that cannot be converted.
+        ConfigError: for a bad flag or description.
         DataError: for a missing or damaged source, photo or mask.
         OutputError: if the folder cannot be written or holds other work.
     """
     config = resolve(ConvertConfig, given)
-    dataset = _convertible(config.dataset)
-    with open_source(config) as source:
-        splits = find_pairs(source)
-        with OutputFolder(config.output_dir, "convert", CODE_VERSIONS["convert"], config, _digests(config)) as folder:
+    dataset = get_dataset(config.dataset)
+    place = _place(config, dataset)
+    with _opened(config, place) as source:
+        found = _checked(find_pairs(source, dataset, config.splits), source, config)
+        digests = _digests(config, place)
+        with OutputFolder(config.output_dir, "convert", CODE_VERSIONS["convert"], config, digests) as folder:
             if folder.finished:
                 _log.info("%s: already converted", folder.path)
                 return
-            shards = _plan(splits, config, folder.path)
-            _clear(folder.path, shards)
-            try:
-                _write_all(_ShardWriter(source, dataset, sum(map(len, splits.values()))), shards, config.num_threads)
-                archive = folder.path / ARCHIVE_NAME
-                pack([shard.path for shard in shards], archive)
-            except BaseException:
-                _clear(folder.path, shards)
-                raise
-            for split, pairs in splits.items():
-                emit_metrics(split=split, pairs=len(pairs), shards=config.num_shards)
-            folder.finish([*(shard.path for shard in shards), archive])
+            _convert(config, dataset, source, found, folder)
 
 
-def _convertible(name: str) -> Dataset:
-    dataset = get_dataset(name)
-    if name not in _CONVERTIBLE:
-        raise ConfigError(
-            f"--dataset={name}: its layout cannot be converted yet; convertible are {', '.join(_CONVERTIBLE)}"
+def _place(config: ConvertConfig, dataset: Dataset) -> Path | None:
+    """Where the data are; None: in the four folders of the original's flags."""
+    place = config.source or dataset.layout.source
+    if place is not None:
+        return Path(place)
+    first = next(iter(dataset.layout.splits.values()))
+    if first.images[0].text != _FOUR_FOLDERS:
+        raise ConfigError(f"--source is required for --dataset={dataset.name}: its archive, or the folder of its files")
+    return None
+
+
+@contextmanager
+def _opened(config: ConvertConfig, place: Path | None) -> Iterator[Source]:
+    if place is None:
+        yield open_four_folders(config)
+        return
+    with open_source(place) as source:
+        yield source
+
+
+def _digests(config: ConvertConfig, place: Path | None) -> dict[str, str]:
+    places: Mapping[str, Any] = folder_flags(config) if place is None else {"source": place}
+    return {name: input_digest(where) for name, where in places.items()}
+
+
+def _checked(found: Found, source: Source, config: ConvertConfig) -> Found:
+    """Say what has no partner; photos without mask are an error unless bad pairs are skipped."""
+    if found.left_out:
+        _log.warning(
+            "%s: %d masks without photo are left out: %s",
+            source.shown,
+            len(found.left_out),
+            listed(found.left_out),
         )
-    return dataset
+    if found.lonely and config.on_error == "fail":
+        raise DataError(
+            f"{source.shown}: {len(found.lonely)} files without partner: {listed(found.lonely)}. Add the partners "
+            "(masks have their photo's name and end in .png), remove the files, or pass --on_error=skip"
+        )
+    for sentence in found.lonely:
+        _log.warning("left out: %s", sentence)
+    return found
 
 
-def _digests(config: ConvertConfig) -> dict[str, str]:
-    places = folder_flags(config) if config.source is None else {"source": config.source}
-    return {name: input_digest(place) for name, place in places.items()}
+def _convert(config: ConvertConfig, dataset: Dataset, source: Source, found: Found, folder: OutputFolder) -> None:
+    shards = _plan(found.splits, config, folder.path)
+    archive, description = folder.path / ARCHIVE_NAME, folder.path / FILE_NAME
+    _clear_partial(folder.path)
+    writer = ShardWriter(
+        source, Checks(config.validation, config.on_error == "skip"), sum(map(len, found.splits.values()))
+    )
+    try:
+        reports = writer.write_all(shards, config.num_threads)
+        splits = _by_split(shards, reports)
+        _refuse_empty(splits, source)
+        RecordsDescription.of(dataset, splits).write(description)
+        pack([description, *(shard.path for shard in shards)], archive)
+    except DataError:
+        # The data will be mended, and then are others than these shards were made of.
+        _clear(folder.path, shards)
+        raise
+    for split, records in splits.items():
+        emit_metrics(split=split, pairs=records.pairs, shards=config.num_shards)
+    folder.finish(
+        [*(shard.path for shard in shards), description, archive], notes=_notes(source, found, splits, reports)
+    )
+    for shard in shards:
+        report_path(shard.path).unlink(missing_ok=True)
 
 
 def _plan(splits: Mapping[str, list[Pair]], config: ConvertConfig, folder: Path) -> list[Shard]:
@@ -96,81 +131,48 @@ def _plan(splits: Mapping[str, list[Pair]], config: ConvertConfig, folder: Path)
         size = -(-len(shuffled) // config.num_shards)
         for index in range(config.num_shards):
             path = folder / shard_name(split, index, config.num_shards)
-            shards.append(Shard(path, tuple(shuffled[index * size : (index + 1) * size])))
+            shards.append(Shard(split, path, tuple(shuffled[index * size : (index + 1) * size])))
     return shards
 
 
 def _clear(folder: Path, shards: Sequence[Shard]) -> None:
-    """Remove what an earlier or failed run of this command left; nothing of it is taken up again."""
-    for path in (*(shard.path for shard in shards), folder / ARCHIVE_NAME):
+    """Leave nothing of this work."""
+    for path in (*(shard.path for shard in shards), folder / ARCHIVE_NAME, folder / FILE_NAME):
         path.unlink(missing_ok=True)
+        report_path(path).unlink(missing_ok=True)
+    _clear_partial(folder)
+
+
+def _clear_partial(folder: Path) -> None:
+    """Remove what an interrupted run was writing."""
     for path in folder.glob(".tmp-*"):
         path.unlink(missing_ok=True)
 
 
-def _write_all(writer: "_ShardWriter", shards: Sequence[Shard], num_threads: int) -> None:
-    """Write every shard, several at a time; the first error, or a stop request, ends them all."""
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="convert") as pool:
-        try:
-            futures = [pool.submit(writer.write, shard) for shard in shards]
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            # Harmless when all is done; after an error or a signal the threads leave at their next pair.
-            writer.cancelled.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            writer.progress.close()
-    for future in futures:
-        if not future.cancelled() and (error := future.exception()) and not isinstance(error, _Cancelled):
-            raise error
+def _by_split(shards: Sequence[Shard], reports: Sequence[ShardReport]) -> dict[str, SplitRecords]:
+    splits: dict[str, SplitRecords] = {}
+    for shard, report in zip(shards, reports, strict=True):
+        before = splits.get(shard.split, SplitRecords(pairs=0, largest=(0, 0)))
+        height, width = (max(sides) for sides in zip(before.largest, report.largest, strict=True))
+        splits[shard.split] = SplitRecords(pairs=before.pairs + report.pairs, largest=(height, width))
+    return splits
 
 
-class _Cancelled(Exception):
-    """Ends a thread's work after an error elsewhere."""
+def _refuse_empty(splits: Mapping[str, SplitRecords], source: Source) -> None:
+    empty = [split for split, records in splits.items() if not records.pairs]
+    if empty:
+        raise DataError(f"{source.shown}: no pair of split {', '.join(empty)} is good; mend the data")
 
 
-class _ShardWriter:
-    """Writes shards from several threads, counting pairs.
-
-    Attributes:
-        cancelled: when set, threads stop before their next pair.
-    """
-
-    def __init__(self, source: Source, dataset: Dataset, total: int) -> None:
-        self._source, self._dataset = source, dataset
-        self._lock = threading.Lock()
-        self.progress = Progress(total, "pairs")
-        self.cancelled = threading.Event()
-
-    def write(self, shard: Shard) -> None:
-        temporary = shard.path.with_name(f".tmp-{shard.path.name}")
-        try:
-            with temporary.open("wb", buffering=_BUFFER) as file:
-                for pair in shard.pairs:
-                    if self.cancelled.is_set():
-                        raise _Cancelled
-                    file.write(frame(self._example(pair)))
-                    with self._lock:
-                        self.progress.advance()
-            temporary.replace(shard.path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-
-    def _example(self, pair: Pair) -> bytes:
-        photo_name, mask_name = self._source.describe(pair.photo), self._source.describe(pair.mask)
-        photo = check_photo(self._source.read(pair.photo), photo_name)
-        mask = check_mask(self._source.read(pair.mask), mask_name, self._dataset)
-        check_pair(photo, mask, photo_name, mask_name)
-        return serialise_example(
-            {
-                "image/encoded": photo.encoded,
-                "image/filename": pair.file_name.encode(),
-                "image/format": photo.format.encode(),
-                "image/height": photo.height,
-                "image/width": photo.width,
-                "image/channels": 3,
-                "image/segmentation/class/encoded": mask.encoded,
-                "image/segmentation/class/format": mask.format.encode(),
-            }
-        )
+def _notes(
+    source: Source, found: Found, splits: Mapping[str, SplitRecords], reports: Sequence[ShardReport]
+) -> dict[str, Any]:
+    """What the manifest says: sizes, and what was left out or is odd. Names are the source's own, without its path."""
+    inside = f"{source.shown}: "
+    skipped = [*found.lonely, *(text for report in reports for text in report.skipped)]
+    return {
+        "splits": {split: records.model_dump(mode="json") for split, records in splits.items()},
+        "skipped": [text.replace(inside, "") for text in skipped],
+        "left_out": list(found.left_out),
+        "remarks": [text.replace(inside, "") for report in reports for text in report.remarks],
+    }

@@ -1,187 +1,154 @@
-"""Where the photos and masks of a data set are: a zip archive or folder in ADE20K's layout, or four folders.
+"""Which photo belongs to which mask, from the names alone: before anything is read."""
 
-ADE20K's layout is ``ANYTHING/{images,annotations}/{training,validation}/NAME.{jpg,png}``. Whatever else lies beside
-(class lists, hidden files, what macOS adds to archives) is passed over.
-"""
-
-import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from deeplab.config import ConvertConfig
-from deeplab.errors import DataError
+from deeplab.data.datasets import Dataset
+from deeplab.data.labels import MaskReading
+from deeplab.data.layout import Folders, PathPattern, SplitFiles, by_folder
+from deeplab.data.sources import Source
+from deeplab.errors import ConfigError, DataError
 
-# Folder of the layout -> split of the records.
-_SPLITS = {"training": "train", "validation": "val"}
-_MEMBER = re.compile(r"(?P<root>.*?)(?P<kind>images|annotations)/(?P<folder>training|validation)/[^/]+")
-_PHOTO_SUFFIXES, _MASK_SUFFIXES = (".jpg", ".jpeg", ".png"), (".png",)
 # How many names a message lists.
 _SHOWN = 10
-
-# (images or annotations, split) -> names that the source's ``read`` understands.
-Members = Mapping[tuple[str, str], list[str]]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo and its mask, by the names that their source knows them by."""
+    """A photo and its mask.
+
+    Attributes:
+        photo, mask: the names that their source knows them by.
+        name: what the record is called.
+        reading: what the mask's values stand for.
+        number: place among its split's pairs, sorted by name.
+    """
 
     photo: str
     mask: str
-
-    @property
-    def file_name(self) -> str:
-        """The photo's base name with its extension, which is what a record is called."""
-        return PurePosixPath(self.photo).name
+    name: str
+    reading: MaskReading
+    number: int
 
 
 @dataclass(frozen=True)
-class Source:
-    """An opened source of pairs.
+class Found:
+    """What a source holds.
 
     Attributes:
-        shown: what messages call it.
-        members: the photos and masks of each split.
-        read: returns the bytes of a member; may be called from several threads.
+        splits: the pairs of each split, sorted by name.
+        lonely: sentences about photos without mask, and names of a list without photo.
+        left_out: masks without photo.
     """
 
-    shown: str
-    members: Members
-    read: Callable[[str], bytes]
-
-    def describe(self, member: str) -> str:
-        """What messages call a member."""
-        return f"{self.shown}: {member}"
+    splits: Mapping[str, list[Pair]]
+    lonely: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
-@contextmanager
-def open_source(config: ConvertConfig) -> Iterator[Source]:
-    """Open what ``--source``, or else the four folder flags, point to.
+def find_pairs(source: Source, dataset: Dataset, wanted: Sequence[str] | None = None) -> Found:
+    """The pairs of each split that is there, or of the splits that are wanted.
 
     Raises:
-        DataError: if it is missing, damaged or not in the layout.
+        ConfigError: for a split that the data set does not have.
+        DataError: if there are no pairs, or several copies of the data set.
     """
-    if config.source is None:
-        yield _four_folders(config)
-        return
-    place = _lone_zip(Path(config.source))
-    if place.is_dir():
-        names = (entry.relative_to(place).as_posix() for entry in place.rglob("*") if entry.is_file())
-        yield Source(str(place), _by_layout(names, str(place)), lambda name: (place / name).read_bytes())
-        return
-    with _opened_zip(place) as archive:
-        names = (entry.filename for entry in archive.infolist() if not entry.is_dir())
-        yield Source(str(place), _by_layout(names, str(place)), lambda name: _read_member(archive, name, place))
+    layout = dataset.layout
+    for split in wanted or ():
+        if split not in layout.splits:
+            raise ConfigError(f"--splits={split}: {dataset.name} has {', '.join(layout.splits)}")
+    finder = _Finder(source, layout.bare_names)
+    for split, files in layout.splits.items():
+        if split in wanted if wanted else not files.on_request:
+            finder.add(split, files, required=bool(wanted))
+    finder.check(dataset)
+    return Found(finder.splits, tuple(finder.lonely), tuple(dict.fromkeys(finder.left_out)))
 
 
-def folder_flags(config: ConvertConfig) -> dict[str, str]:
-    """The four folder flags and their values."""
-    names = ("train_image_folder", "train_image_label_folder", "val_image_folder", "val_image_label_folder")
-    return {name: getattr(config, name) for name in names}
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return "; ".join(names[:_SHOWN]) + more
 
 
-def find_pairs(source: Source) -> dict[str, list[Pair]]:
-    """The pairs of each split that has any, sorted by name.
+class _Finder:
+    """Collects the pairs of one split after another."""
 
-    Raises:
-        DataError: if there are none at all, or listing every photo without mask and mask without photo.
-    """
-    splits, lonely = {}, []
-    for split in _SPLITS.values():
-        photos = _by_stem(source, source.members.get(("images", split), []))
-        masks = _by_stem(source, source.members.get(("annotations", split), []))
-        lonely += [f"{photos[stem]} has no mask" for stem in sorted(photos.keys() - masks.keys())]
-        lonely += [f"{masks[stem]} has no photo" for stem in sorted(masks.keys() - photos.keys())]
-        splits[split] = [Pair(photos[stem], masks[stem]) for stem in sorted(photos.keys() & masks.keys())]
-    if lonely:
-        more = f"; and {len(lonely) - _SHOWN} more" if len(lonely) > _SHOWN else ""
-        raise DataError(
-            f"{source.shown}: {len(lonely)} files without partner: {'; '.join(lonely[:_SHOWN])}{more}. "
-            "Add the partners (same name, mask .png) or remove the files"
-        )
-    if not any(splits.values()):
-        raise DataError(
-            f"{source.shown}: no photos found; expected images/training/NAME.jpg with annotations/training/NAME.png, "
-            "and the same for validation"
-        )
-    return {split: pairs for split, pairs in splits.items() if pairs}
+    def __init__(self, source: Source, bare_names: bool) -> None:
+        self._source, self._bare_names = source, bare_names
+        self._folders: Folders = by_folder(source.names)
+        self._roots: set[str] = set()
+        self.splits: dict[str, list[Pair]] = {}
+        self.lonely: list[str] = []
+        self.left_out: list[str] = []
 
+    def add(self, split: str, files: SplitFiles, *, required: bool) -> None:
+        """Find the pairs of a split; one without any file is passed over unless it is required."""
+        names = None if files.list is None else self._listed(files.list)
+        photos = self._matches(files.images)
+        masks: dict[str, tuple[str, MaskReading]] = {}
+        for kind in reversed(files.masks):
+            masks |= {key: (path, kind.reading) for key, path in self._matches([kind.files]).items()}
+        absent = files.list is not None and names is None
+        if absent or not (photos or masks):
+            if required:
+                what = files.list if absent else " with ".join((files.images[0].text, files.masks[0].files.text))
+                raise DataError(f"{self._source.shown}: no {what}, which split {split} is made of")
+            return
+        keys = photos.keys() if names is None else self._named(names, photos, str(files.list))
+        self.lonely += [f"{photos[key]} has no mask" for key in sorted(keys - masks.keys())]
+        if names is None:
+            self.left_out += [masks[key][0] for key in sorted(masks.keys() - photos.keys())]
+        self.splits[split] = [
+            self._pair(key, photos[key], masks[key], number) for number, key in enumerate(sorted(keys & masks.keys()))
+        ]
 
-def _lone_zip(place: Path) -> Path:
-    """The one zip in a folder that holds nothing else (what fetch leaves), or the place itself."""
-    if not place.is_dir():
-        return place
-    entries = [entry for entry in place.iterdir() if not entry.name.startswith(".") and entry.name != "manifest.json"]
-    return entries[0] if len(entries) == 1 and entries[0].suffix.lower() == ".zip" else place
+    def _pair(self, key: str, photo: str, mask: tuple[str, MaskReading], number: int) -> Pair:
+        name = PurePosixPath(key if self._bare_names else photo).name
+        return Pair(photo, mask[0], name, mask[1], number)
 
+    def check(self, dataset: Dataset) -> None:
+        """See that there is one data set, with pairs."""
+        if len(self._roots) > 1:
+            raise DataError(
+                f"{self._source.shown}: holds several data sets ({', '.join(sorted(self._roots))}); leave one in it"
+            )
+        if not any(self.splits.values()) and not self.lonely:
+            first = next(iter(dataset.layout.splits.values()))
+            endings = "|".join(suffix.removeprefix(".") for suffix in first.images[0].suffixes)
+            raise DataError(
+                f"{self._source.shown}: no photos of {dataset.name} found; expected {first.images[0].text} ({endings}) "
+                f"with {first.masks[0].files.text} (png)"
+            )
 
-def _four_folders(config: ConvertConfig) -> Source:
-    flags = folder_flags(config)
-    missing = [f"--{name}={value}" for name, value in flags.items() if not Path(value).is_dir()]
-    if missing:
-        raise DataError(
-            f"no such folder: {', '.join(missing)}. Pass --source=ARCHIVE.zip (or a folder in the data set's layout), "
-            "or all four folder flags"
-        )
-    slots = [("images", "train"), ("annotations", "train"), ("images", "val"), ("annotations", "val")]
-    members = {
-        slot: [entry.as_posix() for entry in Path(folder).iterdir() if _wanted(entry.as_posix(), slot[0])]
-        for slot, folder in zip(slots, flags.values(), strict=True)
-    }
-    return Source("the four folders", members, lambda name: Path(name).read_bytes())
+    def _matches(self, patterns: Iterable[PathPattern]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for pattern in patterns:
+            for root, key, path in pattern.find(self._folders):
+                if key in found and root in self._roots:
+                    raise DataError(f"{self._source.shown}: {found[key]} and {path} share a name; remove one")
+                self._roots.add(root)
+                found[key] = path
+        return found
 
+    def _listed(self, path: str) -> list[str] | None:
+        """The names in a list: the first word of each line, without folder and ending; None if there is no list."""
+        places = [name for name in self._source.names if name == path or name.endswith(f"/{path}")]
+        if not places:
+            return None
+        lines = self._source.read(places[0]).decode("utf-8", errors="replace").splitlines()
+        return [line.split()[0] for line in lines if line.strip()]
 
-def _by_layout(names: Iterable[str], shown: str) -> Members:
-    members: dict[tuple[str, str], list[str]] = {}
-    roots = set()
-    for name in names:
-        match = _MEMBER.fullmatch(name)
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-        if match is None or hidden or not _wanted(name, match["kind"]):
-            continue
-        roots.add(match["root"] or "./")
-        members.setdefault((match["kind"], _SPLITS[match["folder"]]), []).append(name)
-    if len(roots) > 1:
-        raise DataError(f"{shown}: holds several data sets ({', '.join(sorted(roots))}); leave one in it")
-    return members
-
-
-def _wanted(name: str, kind: str) -> bool:
-    path = PurePosixPath(name)
-    suffixes = _PHOTO_SUFFIXES if kind == "images" else _MASK_SUFFIXES
-    return path.suffix.lower() in suffixes and not path.name.startswith(".")
-
-
-def _by_stem(source: Source, names: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in sorted(names):
-        stem = PurePosixPath(name).stem
-        if stem in found:
-            raise DataError(f"{source.shown}: {found[stem]} and {name} share a name; remove one")
-        found[stem] = name
-    return found
-
-
-@contextmanager
-def _opened_zip(place: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(place)
-    except FileNotFoundError:
-        raise DataError(f"--source={place}: no such file or folder") from None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{place}: not a zip archive, or cut short ({error}); fetch it again") from None
-    with archive:
-        yield archive
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, place: Path) -> bytes:
-    try:
-        return archive.read(name)
-    except RuntimeError as error:
-        raise DataError(f"{place}: {name} cannot be read ({error}); unpack the archive and pass the folder") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{place}: {name} is damaged ({error}); fetch the archive again") from None
+    def _named(self, names: Sequence[str], photos: Mapping[str, str], shown: str) -> set[str]:
+        """The keys that a list names, as they are, by their last part, or as paths with an ending."""
+        by_name = {PurePosixPath(key).name: key for key in photos} | {key: key for key in photos}
+        found = set()
+        for name in names:
+            last = PurePosixPath(name)
+            key = next((by_name[text] for text in (name, last.name, last.stem) if text in by_name), None)
+            if key is None:
+                self.lonely.append(f"{name}, which {shown} names, has no photo")
+            else:
+                found.add(key)
+        return found

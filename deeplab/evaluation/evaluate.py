@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from deeplab.config import EvaluationConfig, resolve
 from deeplab.config.advice import rates_of_another_stride
-from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.data.datasets import Dataset
 from deeplab.data.diagnosis import refuse_damaged
 from deeplab.data.preprocessing import decode_pair, pad_to, resize_to_range
 from deeplab.data.records import RecordReader
+from deeplab.data.records_description import describe_records, find_dataset, records_dataset
 from deeplab.data.shards import list_shards, open_data_folder
 from deeplab.errors import ConfigError, DataError
 from deeplab.evaluation.confusion import ConfusionMatrix
@@ -34,10 +35,11 @@ _log = logging.getLogger(__name__)
 def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
     with open_checkpoint(str(given.get("checkpoint_dir") or ".")) as checkpoint:
-        config = resolve(EvaluationConfig, given, checkpoint.description)
+        told = describe_records(str(given.get("dataset_dir") or "."))
+        config = resolve(EvaluationConfig, records_dataset(given, told, checkpoint.description), checkpoint.description)
         if advice := rates_of_another_stride(config, checkpoint.description):
             _log.warning("%s", advice)
-        dataset = get_dataset(config.dataset)
+        dataset = find_dataset(config.dataset, told, checkpoint.description)
         _check(checkpoint, dataset)
         inputs = {"dataset_dir": input_digest(config.dataset_dir), "checkpoint_dir": checkpoint.digest()}
         with OutputFolder(config.eval_logdir, "evaluate", CODE_VERSIONS["evaluate"], config, inputs) as folder:

@@ -11,6 +11,7 @@ import tf_slim as slim
 
 from deeplab.config import SummaryConfig, resolve
 from deeplab.config.command_line import parse
+from deeplab.data.datasets import get_dataset
 from deeplab.model import layers
 from deeplab.model.network import Network
 from deeplab.model.variables import VariableStore
@@ -135,7 +136,10 @@ def _stage_name(name: str) -> str:
 
 def run(words: list[str]) -> int:
     """Print the summary of the flags on a command line; ``--json`` among them gives JSON. Returns the exit status."""
-    config = resolve(SummaryConfig, parse(SummaryConfig, [word for word in words if word != "--json"]))
+    given = parse(SummaryConfig, [word for word in words if word != "--json"])
+    if given.get("dataset"):
+        given = {"num_classes": get_dataset(given["dataset"]).num_classes, **given}
+    config = resolve(SummaryConfig, given)
     summary = summarize(config)
     if "--json" in words:
         content = asdict(summary)

@@ -32,7 +32,10 @@ class Output(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The content of ``manifest.json``. ``digest`` stands for the products, whatever the stage's parameters were."""
+    """The content of ``manifest.json``.
+
+    ``digest`` stands for the products, whatever the stage's parameters were; ``notes`` is what the stage says of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,6 +46,7 @@ class Manifest(BaseModel):
     inputs: dict[str, str]
     outputs: tuple[Output, ...]
     digest: str
+    notes: dict[str, Any] = {}
     version: str = __version__
     ran: dict[str, Any] = {}
 

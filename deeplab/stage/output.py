@@ -82,7 +82,9 @@ class _Place:
                 found.append(f"the content of --{name} differs")
         return found
 
-    def _manifest(self, outputs: Iterable[Output], digest: str | None) -> Manifest:
+    def _manifest(
+        self, outputs: Iterable[Output], digest: str | None, notes: Mapping[str, Any] | None = None
+    ) -> Manifest:
         listed = tuple(sorted(outputs, key=lambda output: output.path))
         return Manifest(
             stage=self._stage,
@@ -91,6 +93,7 @@ class _Place:
             inputs=self._inputs,
             outputs=listed,
             digest=digest or products_digest(listed),
+            notes=dict(notes or {}),
             ran=where_it_ran(time.monotonic() - self._started),
         )
 
@@ -193,6 +196,7 @@ class OutputFolder(_Place):
         *,
         product_digest: str | None = None,
         digests: Mapping[Path, str] | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """Seal the folder.
 
@@ -201,11 +205,12 @@ class OutputFolder(_Place):
             records: the other outputs.
             product_digest: digest of the products where that is not one over the files' bytes.
             digests: SHA-256 of products that were digested while they were written, which saves reading them.
+            notes: what the manifest says of them besides.
         """
         known = digests or {}
         outputs = [describe_output(self.path, path, "product", known.get(path)) for path in products]
         outputs += [describe_output(self.path, path, "record") for path in records]
-        self.manifest = self._manifest(outputs, product_digest)
+        self.manifest = self._manifest(outputs, product_digest, notes)
         self.manifest.write(manifest_path(self.path))
         (self.path / ".unfinished.json").unlink(missing_ok=True)
         return self.manifest

@@ -11,10 +11,11 @@ import tensorflow as tf
 from deeplab.config import ModelDescription, TrainingConfig, resolve
 from deeplab.config.advice import rates_of_another_stride
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
-from deeplab.data.datasets import Dataset, get_dataset
+from deeplab.data.datasets import Dataset
 from deeplab.data.records import RecordReader
+from deeplab.data.records_description import describe_records, find_dataset, records_dataset
 from deeplab.data.shards import list_shards, open_data_folder
-from deeplab.errors import CheckpointError
+from deeplab.errors import CheckpointError, ConfigError
 from deeplab.model.checkpoint import (
     Checkpoint,
     content_digest,
@@ -47,8 +48,10 @@ _HEAD_DECAY = 0.9997
 
 def run(given: Mapping[str, Any]) -> None:
     """Run the stage on the values of a command line."""
-    config = resolve(TrainingConfig, given)
-    dataset = get_dataset(config.dataset)
+    told = describe_records(str(given.get("dataset_dir") or "."))
+    config = resolve(TrainingConfig, records_dataset(given, told))
+    dataset = find_dataset(config.dataset, told)
+    _check(config, dataset)
     _warn_of_the_unusual(config)
     inputs = {"dataset_dir": input_digest(config.dataset_dir)}
     if config.tf_initial_checkpoint:
@@ -70,6 +73,13 @@ def run(given: Mapping[str, Any]) -> None:
         reader = RecordReader(list_shards(data, config.train_split))
         _log.info("%d records of %s/%s", len(reader), config.dataset, config.train_split)
         Run(config, dataset, reader, folder).execute()
+
+
+def _check(config: TrainingConfig, dataset: Dataset) -> None:
+    try:
+        config.check_against_classes(dataset.num_classes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _warn_of_the_unusual(config: TrainingConfig) -> None:

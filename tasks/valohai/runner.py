@@ -16,10 +16,11 @@ from tasks.valohai.copy import ExecutionCopy, adopt
 from tasks.valohai.errors import ExecutionFailed
 from tasks.valohai.events import LogFile
 from tasks.valohai.execution import find, key_tag, stop, submit_once
-from tasks.valohai.following import Limits, Receivers, follow
+from tasks.valohai.following import Receivers, follow
 from tasks.valohai.layout import EARLIER_CHECKPOINTS, LAYOUTS
 from tasks.valohai.outputs import list_outputs
 from tasks.valohai.package import ensure_commit
+from tasks.valohai.polling import Limits
 from tasks.valohai.records import Execution
 from tasks.valohai.step import ExecutionRequest, read_step, request_for
 
@@ -129,7 +130,7 @@ class Runner:
             return there[0], True
         request = self._request(call, step, self._inputs(call, step, key, earlier))
         submission = submit_once(self.client, key, replace(request, environment=environment), ignore=gone)
-        return submission.execution, submission.found
+        return submission.job, submission.found
 
     def _inputs(self, call: StageCall, step: Step, key: str, earlier: Callable[[], list[str]]) -> dict[str, list[str]]:
         names = LAYOUTS[call.stage].inputs

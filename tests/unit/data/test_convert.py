@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 
@@ -55,7 +56,7 @@ def test_a_zip_becomes_shards(sample_zip, tmp_path, capsys):
         '{"split": "val", "pairs": 2, "shards": 3}',
     ]
     manifest = Manifest.read(folder / "manifest.json")
-    assert [output.path for output in manifest.outputs] == sorted(_bytes(folder))
+    assert [output.path for output in manifest.outputs] == sorted({"dataset.json", *_bytes(folder)})
     assert {output.kind for output in manifest.outputs} == {"product"}
 
 
@@ -88,7 +89,8 @@ def test_the_archive_holds_the_shards(sample_zip, tmp_path):
     out = _convert(sample_zip, tmp_path / "out")
     with open_data_folder(out / "tfrecords.tar.gz") as folder:
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-            name: content for name, content in _bytes(out).items() if name != "tfrecords.tar.gz"
+            "dataset.json": (out / "dataset.json").read_bytes(),
+            **{name: content for name, content in _bytes(out).items() if name != "tfrecords.tar.gz"},
         }
 
 
@@ -172,7 +174,6 @@ def _faults(sample_zip):
             {_MASK: None, "images/validation/extra.jpg": b""},
             r"2 files without partner: .*ADE_train_00000002\.jpg has no mask; .*extra\.jpg has no mask\. Add",
         ),
-        "mask without photo": ({_PHOTO: None}, r"1 files without partner: .*ADE_train_00000002\.png has no photo"),
         "many photos without mask": (
             {f"images/training/x{number}.jpg": b"" for number in range(25)},
             "25 files without partner: .*; and 15 more",
@@ -190,7 +191,6 @@ def _faults(sample_zip):
         "sizes differ",
         "label out of range",
         "photo without mask",
-        "mask without photo",
         "many photos without mask",
         "two photos of one name",
         "two data sets",
@@ -218,7 +218,7 @@ def test_a_damaged_member_is_an_error(sample_zip, tmp_path):
     photo = _member(sample_zip, _PHOTO)
     path = tmp_path / "bad.zip"
     path.write_bytes(sample_zip.read_bytes().replace(photo, photo[:900] + bytes(20) + photo[920:]))
-    with pytest.raises(DataError, match=r"bad\.zip: .*ADE_train_00000002\.jpg is damaged \(Bad CRC"):
+    with pytest.raises(DataError, match=r"bad\.zip: .*ADE_train_00000002\.jpg is damaged \(its checksum"):
         _convert(path, tmp_path / "out")
     assert _left(tmp_path / "out") == []
 
@@ -226,7 +226,9 @@ def test_a_damaged_member_is_an_error(sample_zip, tmp_path):
 def test_an_empty_data_set_is_an_error(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
-    with pytest.raises(DataError, match=r"no photos found; expected images/training/NAME\.jpg"):
+    with pytest.raises(
+        DataError, match=r"no photos of sample found; expected images/training/\* \(jpg\|jpeg\|png\) with annot"
+    ):
         _convert(tmp_path / "empty.zip", tmp_path / "out")
 
 
@@ -242,9 +244,11 @@ def test_a_folder_that_cannot_be_written_is_an_error(sample_zip, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cityscapes", "pascal_voc_seg"])
-def test_other_layouts_are_refused(sample_zip, tmp_path, name):
-    with pytest.raises(ConfigError, match="convertible are ade20k, sample"):
+def test_another_layout_says_what_it_expects(sample_zip, tmp_path, name):
+    with pytest.raises(DataError, match=rf"no photos of {name} found; expected \w+/"):
         _convert(sample_zip, tmp_path / "out", dataset=name)
+    with pytest.raises(ConfigError, match=rf"--source is required for --dataset={name}"):
+        convert.run({"dataset": name, "output_dir": str(tmp_path / "out")})
 
 
 def test_a_finished_folder_is_left_alone(sample_zip, tmp_path, caplog):
@@ -267,29 +271,130 @@ def test_an_unfinished_folder_is_written_anew(sample_zip, tmp_path):
     assert _bytes(folder) == expected and not list(folder.glob(".tmp-*"))
 
 
-def test_a_stop_request_ends_it_at_once_and_leaves_nothing(sample_zip, tmp_path):
-    source, out = tmp_path / "large.zip", tmp_path / "out"
-    with zipfile.ZipFile(source, "w") as archive:
+@pytest.fixture(scope="module")
+def large_zip(sample_zip, tmp_path_factory):
+    """So many pairs that a conversion takes seconds."""
+    path = tmp_path_factory.mktemp("large") / "large.zip"
+    with zipfile.ZipFile(path, "w") as archive:
         photo, mask = _member(sample_zip, _PHOTO), _member(sample_zip, _MASK)
-        for number in range(20_000):
+        for number in range(8_000):
             archive.writestr(f"images/training/{number}.jpg", photo)
             archive.writestr(f"annotations/training/{number}.png", mask)
-    command = [
-        sys.executable,
-        "-m",
-        "deeplab",
-        "convert",
-        "--dataset=sample",
-        f"--source={source}",
-        f"--output_dir={out}",
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob(".tmp-train-*")):
+    return path
+
+
+def _start(source, out):
+    words = ["--dataset=sample", f"--source={source}", f"--output_dir={out}", "--num_shards=40"]
+    return subprocess.Popen([sys.executable, "-m", "deeplab", "convert", *words], stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_whole_shards_outlive_a_stop_and_a_kill(large_zip, tmp_path, signal_number):
+    out = tmp_path / "out"
+    process = _start(large_zip, out)
+    while len(list(out.glob("train-*"))) < 3:
         assert process.poll() is None
-        time.sleep(0.02)
+        time.sleep(0.01)
     started = time.monotonic()
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal_number)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 143, stderr
+    assert process.returncode == (143 if signal_number == signal.SIGTERM else -signal.SIGKILL), stderr
     assert time.monotonic() - started < 5
-    assert _left(out) == []
+    assert not (out / "manifest.json").exists()
+    if signal_number == signal.SIGTERM:
+        assert not list(out.glob(".tmp-*"))
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("train-*") if (out / f".{path.name}.done").exists()}
+    assert 2 <= len(kept) < 40
+    process = _start(large_zip, out)
+    assert process.communicate(timeout=120) and process.returncode == 0
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert Manifest.read(out / "manifest.json").notes["splits"]["train"]["pairs"] == 8_000
+    assert not list(out.glob(".*.done")) and not list(out.glob(".tmp-*"))
+
+
+def test_the_manifest_tells_counts_and_largest_sizes(sample_zip, tmp_path):
+    notes = Manifest.read(_convert(sample_zip, tmp_path / "out") / "manifest.json").notes
+    with zipfile.ZipFile(sample_zip) as archive:
+        sizes = [Image.open(archive.open(name)).size for name in archive.namelist() if "images/training" in name]
+    largest = [max(height for _, height in sizes), max(width for width, _ in sizes)]
+    assert notes["splits"]["train"] == {"pairs": 8, "largest": largest}
+    assert notes["skipped"] == notes["left_out"] == notes["remarks"] == []
+
+
+def test_bad_pairs_are_skipped_and_noted(sample_zip, rewritten, tmp_path):
+    third = _MASK.replace("2.png", "3.png")
+    changes = {_MASK: encode_png(np.full((9, 9), 77, np.uint8)), third: None, "annotations/training/x.png": b""}
+    out = _convert(rewritten(changes), tmp_path / "out", on_error="skip")
+    assert sum(len(shard) for shard in _examples(out, "train")) == 6
+    notes = Manifest.read(out / "manifest.json").notes
+    lonely, bad = notes["skipped"]
+    assert "ADE_train_00000003.jpg has no mask" in lonely
+    assert "ADE_train_00000002.png is 9x9 pixels" in bad and str(tmp_path) not in bad
+    assert notes["left_out"] == ["ADEChallengeData2016/annotations/training/x.png"]
+    assert notes["splits"]["train"]["pairs"] == 6
+
+
+def test_a_split_without_a_good_pair_is_an_error(sample_zip, rewritten, tmp_path):
+    masks = {f"annotations/validation/ADE_val_0000000{number}.png": b"" for number in (1, 2)}
+    with pytest.raises(DataError, match="no pair of split val is good"):
+        _convert(rewritten(masks), tmp_path / "out", on_error="skip")
+    assert _left(tmp_path / "out") == []
+
+
+def test_only_the_splits_asked_for(sample_zip, tmp_path):
+    out = _convert(sample_zip, tmp_path / "out", splits="val")
+    assert sorted({path.name[:3] for path in out.glob("*.tfrecord")}) == ["val"]
+    with pytest.raises(ConfigError, match="--splits=test: sample has train, val"):
+        _convert(sample_zip, tmp_path / "other", splits="test")
+
+
+@pytest.mark.parametrize("kind", ["w", "w:gz"])
+def test_a_tar_gives_the_same_records(sample_zip, tmp_path, kind):
+    path = tmp_path / ("x.tar.gz" if kind == "w:gz" else "x.tar")
+    with zipfile.ZipFile(sample_zip) as archive, tarfile.open(path, kind) as packed:
+        for name in reversed(archive.namelist()):
+            entry = tarfile.TarInfo(name)
+            entry.size = archive.getinfo(name).file_size
+            packed.addfile(entry, archive.open(name))
+    assert _bytes(_convert(path, tmp_path / "a")) == _bytes(_convert(sample_zip, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_however_a_zip_is_packed_the_records_are_the_same(sample_zip, tmp_path, method):
+    path = tmp_path / "packed.zip"
+    with zipfile.ZipFile(sample_zip) as before, zipfile.ZipFile(path, "w", method) as after:
+        for name in reversed(before.namelist()):
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type, entry.extra = method, b"zz\x04\x00abcd"
+            after.writestr(entry, before.read(name))
+    assert _bytes(_convert(path, tmp_path / "a")) == _bytes(_convert(sample_zip, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("size", [1, 5_000_000])
+def test_a_directory_that_lies_about_sizes_is_an_error(sample_zip, tmp_path, size):
+    path = tmp_path / "liar.zip"
+    with zipfile.ZipFile(sample_zip) as before, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name))
+        after.getinfo(f"ADEChallengeData2016/{_PHOTO}").file_size = size
+    with pytest.raises(DataError, match=r"ADE_train_00000002\.jpg is damaged"):
+        _convert(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("level", ["headers", "sample", "labels", "decode"])
+def test_how_closely_pairs_are_checked_does_not_change_the_records(sample_zip, tmp_path, level):
+    out = _convert(sample_zip, tmp_path / "out", validation=level)
+    assert _bytes(out) == _bytes(_convert(sample_zip, tmp_path / "default"))
+
+
+def test_headers_alone_let_a_wrong_label_pass_and_samples_find_the_first(rewritten, tmp_path):
+    first = _MASK.replace("2.png", "1.png")
+    with pytest.raises(DataError, match="label value 77"):
+        _convert(_spoilt(rewritten, first), tmp_path / "a", validation="sample")
+    _convert(_spoilt(rewritten, _MASK), tmp_path / "b", validation="headers")
+    _convert(_spoilt(rewritten, _MASK), tmp_path / "c", validation="sample")
+
+
+def _spoilt(rewritten, name):
+    labels = decode_labels(_member(rewritten({}), name), name)
+    return rewritten({name: encode_png(np.full_like(labels, 77))})

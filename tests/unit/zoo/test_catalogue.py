@@ -2,7 +2,7 @@ import pytest
 
 from deeplab.backbones import BACKBONES
 from deeplab.config import ModelConfig, PreprocessingConfig, validate
-from deeplab.data.datasets import DATASETS
+from deeplab.data.datasets import get_dataset
 from deeplab.errors import ConfigError
 from deeplab.zoo.catalogue import read_catalogue
 
@@ -28,7 +28,7 @@ def test_flags_are_those_of_a_network(entry):
 
 @each_model
 def test_a_model_fits_its_data_set(entry):
-    assert entry.num_classes == DATASETS[entry.dataset].num_classes
+    assert entry.num_classes == get_dataset(entry.dataset).num_classes
     assert not entry.network.decoder_output_is_logits or entry.network.decoder_filters == entry.num_classes
     assert entry.network.largest_side in (None, max(entry.crop_size))
 

@@ -1,0 +1,165 @@
+"""Where files come from: a zip archive, a tar archive, a folder, or the original's four folder flags."""
+
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deeplab.config import ConvertConfig
+from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
+from deeplab.errors import DataError
+
+# A member's local header: signature, then its lengths of name and extra field at the end.
+_LOCAL = struct.Struct("<4s22xHH")
+# A local extra field may be longer than the directory's; so many bytes more are read at once.
+_SLACK = 256
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source of files.
+
+    Attributes:
+        shown: what messages call it.
+        names: the paths of its files.
+        read: returns the bytes of a file; may be called from several threads.
+    """
+
+    shown: str
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+    def describe(self, name: str) -> str:
+        """What messages call a file."""
+        return f"{self.shown}: {name}"
+
+
+@contextmanager
+def open_source(place: Path) -> Iterator[Source]:
+    """Open an archive or a folder. A folder that holds nothing but one archive stands for that archive.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    place = _lone_archive(place)
+    if place.is_dir():
+        yield _folder(place, str(place))
+    elif place.name.endswith(ARCHIVE_SUFFIXES) and place.is_file():
+        with tempfile.TemporaryDirectory(prefix="deeplab-source-") as folder:
+            unpack(place, Path(folder))
+            yield _folder(Path(folder), str(place))
+    else:
+        with _opened_zip(place) as archive, place.open("rb") as file:
+            members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
+            reader = _ZipReader(archive, file.fileno(), members, place)
+            yield Source(str(place), tuple(members), reader.read)
+
+
+def open_four_folders(config: ConvertConfig) -> Source:
+    """The four folders of the original's flags, as if they lay in ADE20K's layout.
+
+    Raises:
+        DataError: if one is missing.
+    """
+    flags = folder_flags(config)
+    missing = [f"--{name}={value}" for name, value in flags.items() if not Path(value).is_dir()]
+    if missing:
+        raise DataError(
+            f"no such folder: {', '.join(missing)}. Pass --source=ARCHIVE.zip (or a folder in the data set's layout), "
+            "or all four folder flags"
+        )
+    layout = ("images/training", "annotations/training", "images/validation", "annotations/validation")
+    paths = {
+        f"{place}/{entry.name}": entry
+        for place, folder in zip(layout, flags.values(), strict=True)
+        for entry in Path(folder).iterdir()
+        if entry.is_file()
+    }
+    return Source("the four folders", tuple(paths), lambda name: paths[name].read_bytes())
+
+
+def folder_flags(config: ConvertConfig) -> dict[str, str]:
+    """The four folder flags and their values."""
+    names = ("train_image_folder", "train_image_label_folder", "val_image_folder", "val_image_label_folder")
+    return {name: getattr(config, name) for name in names}
+
+
+def _folder(place: Path, shown: str) -> Source:
+    names = tuple(entry.relative_to(place).as_posix() for entry in place.rglob("*") if entry.is_file())
+    return Source(shown, names, lambda name: (place / name).read_bytes())
+
+
+def _lone_archive(place: Path) -> Path:
+    """The one archive in a folder that holds nothing else (what fetch leaves), or the place itself."""
+    if not place.is_dir():
+        return place
+    entries = [entry for entry in place.iterdir() if not entry.name.startswith(".") and entry.name != "manifest.json"]
+    return entries[0] if len(entries) == 1 and entries[0].name.endswith((".zip", *ARCHIVE_SUFFIXES)) else place
+
+
+@contextmanager
+def _opened_zip(place: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(place)
+    except FileNotFoundError:
+        raise DataError(f"--source={place}: no such file or folder") from None
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{place}: not a zip archive, or cut short ({error}); fetch it again") from None
+    with archive:
+        yield archive
+
+
+@dataclass(frozen=True)
+class _ZipReader:
+    """Reads members by their offset: several threads at once, and half as dear as zipfile's own streams."""
+
+    archive: zipfile.ZipFile
+    descriptor: int
+    members: Mapping[str, zipfile.ZipInfo]
+    place: Path
+
+    def read(self, name: str) -> bytes:
+        member = self.members[name]
+        if member.flag_bits & _ENCRYPTED:
+            raise DataError(f"{self.place}: {name} is encrypted; unpack the archive and pass the folder")
+        try:
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                return self.archive.read(name)
+            content = self._inflated(member)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, struct.error) as error:
+            raise DataError(f"{self.place}: {name} is damaged ({error}); fetch the archive again") from None
+        except NotImplementedError as error:
+            raise DataError(f"{self.place}: {name}: {error}; unpack the archive and pass the folder") from None
+        if len(content) != member.file_size or zlib.crc32(content) != member.CRC:
+            raise DataError(f"{self.place}: {name} is damaged (its checksum differs); fetch the archive again")
+        return content
+
+    def _inflated(self, member: zipfile.ZipInfo) -> bytes:
+        raw = self._stored(member)
+        if member.compress_type == zipfile.ZIP_STORED:
+            return bytes(raw)
+        # An honest size is the whole buffer; a wrong one (an archive made to exhaust memory) ends here.
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = inflater.decompress(raw, max(1, member.file_size))
+        if inflater.unconsumed_tail and inflater.decompress(inflater.unconsumed_tail, 1):
+            raise zlib.error("longer than the directory says")
+        return content
+
+    def _stored(self, member: zipfile.ZipInfo) -> memoryview:
+        """A member as the archive stores it."""
+        expected = _LOCAL.size + len(member.filename.encode()) + len(member.extra) + member.compress_size
+        block = os.pread(self.descriptor, expected + _SLACK, member.header_offset)
+        signature, name_length, extra_length = _LOCAL.unpack_from(block)
+        if signature != b"PK\x03\x04":
+            raise zipfile.BadZipFile("its header is not where the directory says")
+        start = _LOCAL.size + name_length + extra_length
+        missing = start + member.compress_size - len(block)
+        if missing > 0:
+            block += os.pread(self.descriptor, missing, member.header_offset + len(block))
+        return memoryview(block)[start : start + member.compress_size]
