@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, create_model
@@ -30,7 +30,8 @@ def parse(model: type[AnyModel], program: str, arguments: Sequence[str]) -> AnyM
         ConfigError: for a flag that does not exist (with the nearest that does), a bad value or an unreadable file.
         SystemExit: after ``--help``.
     """
-    flags = _read_flags(model, program, arguments)
+    open_values, words = _take_open(model, arguments)
+    flags = merge(_read_flags(model, program, words), open_values)
     file = flags.pop("config", None)
     given = merge(_read_file(model, file), flags) if file else flags
     return validate(model, given)
@@ -44,6 +45,40 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(before, Mapping)
         result[name] = merge(before, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+def _open_fields(model: type[BaseModel]) -> dict[str, int]:
+    """Fields whose flags the model does not name, ``--inputs.NODE.INPUT=…``, and how many names follow the field's."""
+    return {name: depth for name, info in model.model_fields.items() if (depth := _depth(info.annotation))}
+
+
+def _depth(kind: Any) -> int:
+    return 1 + _depth(get_args(kind)[1]) if get_origin(kind) is dict else 0
+
+
+def _take_open(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of open fields, and the other words. A flag that comes again adds a value."""
+    fields = _open_fields(model)
+    values: dict[str, Any] = {}
+    others: list[str] = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        field, _, rest = flag.removeprefix("--").partition(".")
+        if not rest or field not in fields:
+            others.append(word)
+            continue
+        names = rest.split(".", fields[field] - 1)
+        if not equals or len(names) != fields[field] or not all(names):
+            raise ConfigError(f"{flag}: expected --{field}{'.NAME' * fields[field]}=VALUE")
+        _add(values.setdefault(field, {}), names, value)
+    return values, others
+
+
+def _add(values: dict[str, Any], names: Sequence[str], value: str) -> None:
+    for name in names[:-1]:
+        values = values.setdefault(name, {})
+    before = values.get(names[-1])
+    values[names[-1]] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
 
 
 def flag_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -66,7 +101,7 @@ def _read_flags(model: type[BaseModel], program: str, arguments: Sequence[str]) 
             cli_hide_none_type=True,
             cli_avoid_json=True,
             cli_use_class_docs_for_groups=True,
-            formatter_class=_formatter(program),
+            formatter_class=_formatter(program, model),
         )
         return source()
     except SettingsError as error:
@@ -85,12 +120,16 @@ class _Settings(BaseSettings):
     model_config = SettingsConfigDict(case_sensitive=True, extra="forbid")
 
 
-def _formatter(program: str) -> type[argparse.HelpFormatter]:
+def _formatter(program: str, model: type[BaseModel]) -> type[argparse.HelpFormatter]:
+    preset = " [--preset=NAME]" if "preset" in model.model_fields else ""
+    fields = _open_fields(model)
+    values = [f"--{name}{'.NAME' * depth}=VALUE" for name, depth in fields.items()] or ["--SECTION.FLAG=VALUE"]
+
     class Formatter(argparse.RawDescriptionHelpFormatter):
         """One line of usage instead of every flag, and no "default: None" behind every one."""
 
         def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
-            text = f"{program} [--preset=NAME] [--config=FILE] [--SECTION.FLAG=VALUE ...]"
+            text = f"{program}{preset} [--config=FILE] [{'] ['.join(f'{value} ...' for value in values)}]"
             super().add_usage(text, actions, groups, prefix)
 
         def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -131,8 +170,10 @@ def _read_file(model: type[BaseModel], path: str) -> dict[str, Any]:
         raise ConfigError(f"--config={path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"--config={path}: expected lines of the form name: value, in sections like train:")
-    known = list(flag_names(model))
+    known, fields = list(flag_names(model)), _open_fields(model)
     for name in _names(content):
+        if name.partition(".")[0] in fields:
+            continue
         if name not in known and not any(flag.startswith(f"{name}.") for flag in known):
             near = nearest(name, known)
             raise ConfigError(

@@ -39,8 +39,12 @@ def _drop_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def run(body: Callable[[], None]) -> int:
+def run(body: Callable[[], None], *, hint: str = "the same command goes on from here") -> int:
     """Run the body of a command; every expected end is a line on stderr and an exit status.
+
+    Args:
+        body: what to do.
+        hint: what a person is told who has stopped it.
 
     Returns:
         0 done, 1 failed, 2 a bad command line, 130 Ctrl-C, 143 told to stop.
@@ -55,10 +59,10 @@ def run(body: Callable[[], None]) -> int:
         print(f"error: the Prefect API cannot be reached ({error or type(error).__name__})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(f"stopped; {hint}", file=sys.stderr)
         return 130
     except TerminationSignal:
-        print("told to stop; the same command goes on from here", file=sys.stderr)
+        print(f"told to stop; {hint}", file=sys.stderr)
         return 143
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -117,12 +117,11 @@ SECTIONS: dict[str, type[Section]] = {
 class ValohaiSection(Flags):
     """How stages run as Valohai executions."""
 
-    block: str | None = Field(
-        None, description="Prefect block with the connection. Empty: VALOHAI_TOKEN and VALOHAI_PROJECT, or vh's login."
+    credentials: str | None = Field(
+        None,
+        description="Prefect block with host, token and project. Empty: VALOHAI_TOKEN and so on, or the login of vh.",
     )
-    environment: str | None = Field(
-        None, description="Machine type, as id or slug. Empty: the step's or the project's."
-    )
+    environment: str | None = Field(None, description="Machine type: slug or name. Empty: the step's or the project's.")
     commit: str | None = Field(
         None, description="Git commit that the project knows (HEAD: the one here). Empty: the code here is handed over."
     )

@@ -43,7 +43,7 @@ class Sites:
         store, mirror = open_store(parameters.store)
         client = None
         if any(parameters.runs_remotely(stage) for stage in type(parameters).model_fields):
-            client = Client(load_connection(parameters.valohai.block))
+            client = Client(load_connection(parameters.valohai.credentials))
             _ = client.project  # a wrong token or project is told before any work
         return cls(parameters, store, mirror, client)
 

@@ -115,18 +115,6 @@ class LossCurve:
                 client.update_artifact(self._artifact, ArtifactUpdate(data=text))
 
 
-def publish_execution(stage: str, label: str, page: str | None) -> None:
-    """Show where a stage runs as an execution."""
-    if page is None:
-        return
-    _show(
-        "the execution",
-        lambda: create_link_artifact(
-            page, link_text=label, key=f"{stage}-execution", description=f"{stage} on Valohai"
-        ),
-    )
-
-
 def publish_scores(scores: Mapping[str, Any]) -> None:
     """Show the overall figures and the table of classes."""
     names = {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
@@ -173,6 +161,18 @@ def publish_summary(scores: Mapping[str, Any], rows: Sequence[tuple[str, bool, f
         ]
     )
     _show("the summary", lambda: create_markdown_artifact(text, "run-summary", "What came of the run"))
+
+
+def publish_link(key: str, address: str, text: str) -> None:
+    """Show a link to where something runs."""
+    _show("the link", lambda: create_link_artifact(address, link_text=text, key=key, description=text))
+
+
+def publish_table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    """Show a table; every row has the columns that it needs."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    whole = [{name: row.get(name, "") for name in columns} for row in rows]
+    _show("the table", lambda: create_table_artifact(whole, key=key, description=description))
 
 
 def percent(share: float | None) -> str:

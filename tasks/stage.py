@@ -9,9 +9,9 @@ from typing import Any, TextIO
 from prefect.logging import get_run_logger
 
 from deeplab.errors import DeepLabError
-from tasks.artifacts import publish_execution
+from tasks.artifacts import publish_link
 from tasks.call import OUTPUTS, StageCall
-from tasks.cancel import is_cancelled
+from tasks.cancellation import stop_is_wanted
 from tasks.errors import StageFailed
 from tasks.mirror import Mirror, MirrorCopy
 from tasks.result import Copy, StageResult, shown
@@ -182,15 +182,12 @@ def _run_there(
 
 def _listeners(stage: str, logger: Logger, watchers: Sequence[Watcher]) -> Listeners:
     def submitted(execution: Execution, found: bool) -> None:
-        logger.info(
-            "%s %s%s",
-            "found" if found else "submitted",
-            execution.label,
-            f": {execution.page}" if execution.page else "",
-        )
-        publish_execution(stage, execution.label, execution.page)
+        where = f": {execution.page}" if execution.page else ""
+        logger.info("%s %s%s", "found" if found else "submitted", execution.label, where)
+        if execution.page:
+            publish_link(f"{stage}-execution", execution.page, f"{stage} as {execution.label}")
 
     def open_log(file: TextIO) -> Callable[[Any, str], None]:
         return StageOutput(file, logger, watchers).receive
 
-    return Listeners(open_log, submitted, lambda text: logger.info("%s", text), is_cancelled)
+    return Listeners(open_log, submitted, lambda text: logger.info("%s", text), stop_is_wanted)

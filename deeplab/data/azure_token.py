@@ -14,7 +14,7 @@ HOW_TO_SIGN_IN = (
 )
 _SCOPE = "https://storage.azure.com/.default"
 # Seconds. Some members of the chain start programs or ask addresses that never answer.
-_DEADLINE = 9.0
+_DEADLINE = 8.0
 # Seconds before its end at which a token is renewed.
 _MARGIN = 300.0
 

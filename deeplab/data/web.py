@@ -172,7 +172,7 @@ class _Body:
 
     def read(self, count: int, /) -> bytes:
         try:
-            return self._response.read(count, decode_content=False)
+            return self._response.read1(count, decode_content=False)
         except (HTTPError, OSError, ValueError, AttributeError) as error:
             # The last two: closed by another thread in the middle of a read.
             raise _failure(self._shown, error) from None

@@ -1,9 +1,11 @@
-"""A pipeline or a task followed to its end, with the log of every execution in it."""
+"""A pipeline or a task: what is asked of the service, and how it is followed with the log of every execution in it."""
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from tasks.valohai.client import Client
 from tasks.valohai.errors import ExecutionFailed, ValohaiError
@@ -12,6 +14,34 @@ from tasks.valohai.polling import Following, named
 from tasks.valohai.records import Execution, Pipeline, Task
 
 Group = TypeVar("Group", bound=Pipeline | Task)
+
+
+@dataclass(frozen=True)
+class GroupRequest(Generic[Group]):
+    """What is asked of the service; ``pipelines`` and ``sweeps`` make it.
+
+    Attributes:
+        kind: a pipeline or a task.
+        title: shown in lists.
+        content: what runs, as the service takes it.
+        tags: besides that of its key.
+        filters: none; the service does not tell how its lists of pipelines and tasks can be filtered.
+    """
+
+    kind: type[Group]
+    title: str
+    content: Mapping[str, Any]
+    tags: Sequence[str] = ()
+    filters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of all that is asked for: code, parameters, inputs, machines."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
+
+    def payload(self, project_id: str, key_tag: str) -> dict[str, Any]:
+        """The body of the request."""
+        return {"project": project_id, "title": self.title, "tags": [key_tag, *self.tags], **self.content}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """A pipeline of ``valohai.yaml`` as a request; what its nodes are given is checked before anything is sent."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +9,7 @@ from valohai_yaml.objs import Pipeline as PipelineDefinition
 from valohai_yaml.pipelines.conversion import PipelineConverter
 
 from tasks.valohai.errors import InvalidRequest
+from tasks.valohai.groups import GroupRequest
 from tasks.valohai.records import Pipeline
 from tasks.valohai.step import checked_inputs, checked_parameters, unknown
 
@@ -32,45 +31,6 @@ class NodeValues:
     inputs: Mapping[str, Mapping[str, str | Sequence[str]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class PipelineRequest:
-    """What is asked of the service.
-
-    Attributes:
-        title: shown in lists.
-        content: nodes, edges and parameters as the service takes them.
-        tags: besides that of its key.
-    """
-
-    title: str
-    content: Mapping[str, Any]
-    tags: Sequence[str] = ()
-
-    @property
-    def kind(self) -> type[Pipeline]:
-        """What it makes."""
-        return Pipeline
-
-    @property
-    def filters(self) -> Mapping[str, str]:
-        """Nothing: the service does not tell how pipelines can be filtered."""
-        return {}
-
-    @property
-    def key(self) -> str:
-        """What is asked for, as one digest: code, parameters, inputs and machine."""
-        return digest(self.content)
-
-    def payload(self, project_id: str, key_tag: str) -> Content:
-        """The body of the request."""
-        return {"project": project_id, "title": self.title, "tags": [key_tag, *self.tags], **self.content}
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what a request asks for."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def pipeline_request(
     config: Config,
     pipeline: PipelineDefinition,
@@ -78,7 +38,7 @@ def pipeline_request(
     values: NodeValues,
     *,
     environment: str | None = None,
-) -> PipelineRequest:
+) -> GroupRequest[Pipeline]:
     """The request for a run of a pipeline.
 
     Args:
@@ -104,7 +64,7 @@ def pipeline_request(
     if problems:
         raise InvalidRequest(f"pipeline {pipeline.name!r}: {'; '.join(problems)}")
     reuse = {"reuse_executions": True} if pipeline.reuse_executions else {}
-    return PipelineRequest(pipeline.name, {**reuse, **converted})
+    return GroupRequest(Pipeline, pipeline.name, {**reuse, **converted})
 
 
 def _fill(

@@ -13,6 +13,7 @@ from tasks.call import StageCall
 from tasks.store import Entry
 from tasks.valohai.client import Client
 from tasks.valohai.copy import ExecutionCopy, adopt
+from tasks.valohai.environments import find_environment
 from tasks.valohai.errors import ExecutionFailed
 from tasks.valohai.events import LogFile
 from tasks.valohai.execution import find, key_tag, stop, submit_once
@@ -96,7 +97,7 @@ class Runner:
             call: what to do.
             entry: its place in the store; gets the log.
             listeners: who is told what.
-            environment: machine type; None: the step's, or the project's.
+            environment: machine type, as slug or name; None: the step's, or the project's.
             earlier: addresses of checkpoints to go on from where no attempt of this key has left any.
 
         Raises:
@@ -124,12 +125,13 @@ class Runner:
         earlier: Callable[[], list[str]],
     ) -> tuple[Execution, bool]:
         step = read_step(ROOT / "valohai.yaml", LAYOUTS[call.stage].step)
+        machine = find_environment(self.client, environment).id if environment else None
         # One that is there needs no inputs any more, so they are not looked for.
         there = find(self.client, key, step=step.name, ignore=gone)
         if there:
             return there[0], True
         request = self._request(call, step, self._inputs(call, step, key, earlier))
-        submission = submit_once(self.client, key, replace(request, environment=environment), ignore=gone)
+        submission = submit_once(self.client, key, replace(request, environment=machine), ignore=gone)
         return submission.job, submission.found
 
     def _inputs(self, call: StageCall, step: Step, key: str, earlier: Callable[[], list[str]]) -> dict[str, list[str]]:

@@ -1,55 +1,15 @@
 """A task of ``valohai.yaml`` as a request: one step over variants of its parameters, and a table of what came of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from valohai_yaml.objs import Config, Parameter, Step
 from valohai_yaml.objs import Task as TaskDefinition
 
 from tasks.valohai.errors import InvalidRequest
-from tasks.valohai.pipelines import digest
+from tasks.valohai.groups import GroupRequest
 from tasks.valohai.records import Execution, Task
 from tasks.valohai.step import checked_inputs, checked_parameters, checked_value, unknown
-
-
-@dataclass(frozen=True)
-class SweepRequest:
-    """What is asked of the service.
-
-    Attributes:
-        title: shown in lists.
-        content: commit, step, parameters with their variants, and so on, as the service takes them.
-        tags: besides that of its key.
-    """
-
-    title: str
-    content: Mapping[str, Any]
-    tags: Sequence[str] = ()
-
-    @property
-    def kind(self) -> type[Task]:
-        """What it makes."""
-        return Task
-
-    @property
-    def filters(self) -> Mapping[str, str]:
-        """Nothing: the service does not tell how tasks can be filtered."""
-        return {}
-
-    @property
-    def key(self) -> str:
-        """What is asked for, as one digest: code, variants, inputs and machine."""
-        return digest(self.content)
-
-    @property
-    def varied(self) -> list[str]:
-        """The parameters that differ between the executions."""
-        return [name for name, value in self.content["parameters"].items() if value["style"] != "single"]
-
-    def payload(self, project_id: str, key_tag: str) -> dict[str, Any]:
-        """The body of the request."""
-        return {"project": project_id, "title": self.title, "tags": [key_tag, *self.tags], **self.content}
 
 
 def sweep_request(
@@ -60,7 +20,7 @@ def sweep_request(
     inputs: Mapping[str, str | Sequence[str]],
     *,
     environment: str | None = None,
-) -> SweepRequest:
+) -> GroupRequest[Task]:
     """The request for a run of a task.
 
     Args:
@@ -87,7 +47,7 @@ def sweep_request(
         raise InvalidRequest(f"task {task.name!r}: {'; '.join(problems)}")
     single = {name: {"style": "single", "rules": {"value": value}} for name, value in values.items()}
     content |= {"commit": commit, "step": step.name, "parameters": {**single, **variants}, "inputs": links}
-    return SweepRequest(task.name, _as_a_task(content, environment))
+    return GroupRequest(Task, task.name, _as_a_task(content, environment))
 
 
 def _variants(
@@ -128,17 +88,22 @@ def _as_a_task(content: Mapping[str, Any], environment: str | None) -> dict[str,
     return result if environment is None else {**result, "environment": environment}
 
 
-def sweep_table(executions: Sequence[Execution], varied: Sequence[str]) -> list[dict[str, Any]]:
+def varied(request: GroupRequest[Task]) -> list[str]:
+    """The parameters that differ between the executions of a task."""
+    return [name for name, value in request.content["parameters"].items() if value["style"] != "single"]
+
+
+def sweep_table(executions: Sequence[Execution], parameters: Sequence[str]) -> list[dict[str, Any]]:
     """A row per execution: its number, status, what varies and its last metrics; the first one first.
 
     Args:
         executions: of a task.
-        varied: names of the parameters that differ.
+        parameters: names of those that differ.
     """
     rows = []
     for execution in sorted(executions, key=lambda one: one.counter or 0):
         row: dict[str, Any] = {"execution": execution.counter, "status": execution.status}
-        row |= {name: execution.parameters.get(name) for name in varied}
+        row |= {name: execution.parameters.get(name) for name in parameters}
         metrics = execution.cumulative_metadata.items()
         rows.append(row | {name: value for name, value in metrics if isinstance(value, (int, float, str))})
     return rows

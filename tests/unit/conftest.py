@@ -2,10 +2,8 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -17,54 +15,68 @@ class FileServer:
         requests: method, name and Range header of every request.
         ranges: whether ranges are honoured.
         tags: whether content is marked by an ETag.
+        hold: bytes of a body after which nothing more comes until the client hangs up.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, str | None]] = []
-        self._cut: tuple[int, Path] | None = None
         self.ranges = self.tags = True
         self.address = ""
+        self.hold: int | None = None
+        self._cut: int | None = None
+        self._closed = False
 
     @property
     def transfers(self) -> list[str | None]:
-        """The Range header of every GET."""
-        return [requested for method, _, requested in self.requests if method == "GET"]
+        """The Range header of every request for more than a first byte."""
+        return [requested for _, _, requested in self.requests if requested != "bytes=0-0"]
 
-    def cut(self, after: int, arriving: Path) -> None:
-        """Hang up in the middle of the next body, once the client has put something of it into a file.
+    def cut(self, after: int) -> None:
+        """Hang up in the middle of the next body, and refuse every transfer from then on."""
+        self._cut = after
 
-        Without that wait a client may lose all that it received but had not read yet.
-        """
-        self._cut = after, arriving
+    def mend(self) -> None:
+        """Be a good server again, with a clean sheet."""
+        self._cut, self._closed = None, False
+        self.requests.clear()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         name = request.path.partition("?")[0].lstrip("/")
         requested = request.headers.get("Range")
         self.requests.append((request.command, name, requested))
-        if name not in self.files:
-            request.send_error(404)
+        if name not in self.files or (self._closed and requested != "bytes=0-0"):
+            request.send_error(403 if self._closed else 404)
             return
         content = self.files[name]
         tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-        first = 0
-        if self.ranges and requested and request.headers.get("If-Range", tag) == tag:
-            first = int(requested.removeprefix("bytes=").partition("-")[0])
-        request.send_response(206 if first else 200)
-        if first:
-            request.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        request.send_header("Content-Length", str(len(content) - first))
+        if request.headers.get("If-Match", tag) != tag:
+            request.send_error(412)
+            return
+        self._send(request, content, self._span(requested, len(content)), tag)
+
+    def _span(self, requested: str | None, size: int) -> tuple[int, int] | None:
+        if not self.ranges or not requested or not size:
+            return None
+        first, _, last = requested.removeprefix("bytes=").partition("-")
+        return int(first), min(int(last) + 1, size)
+
+    def _send(self, request: BaseHTTPRequestHandler, content: bytes, span: tuple[int, int] | None, tag: str) -> None:
+        first, stop = span or (0, len(content))
+        request.send_response(206 if span else 200)
+        if span:
+            request.send_header("Content-Range", f"bytes {first}-{stop - 1}/{len(content)}")
+        request.send_header("Content-Length", str(stop - first))
         if self.tags:
             request.send_header("ETag", tag)
         request.end_headers()
-        if request.command == "GET" and self._cut is None:
-            request.wfile.write(content[first:])
-        elif request.command == "GET" and self._cut is not None:
-            (after, arriving), self._cut = self._cut, None
-            request.wfile.write(content[first : first + after])
-            deadline = time.monotonic() + 30
-            while not (arriving.exists() and arriving.stat().st_size) and time.monotonic() < deadline:
-                time.sleep(0.01)
+        if self._cut is not None and request.headers.get("Range") != "bytes=0-0":
+            stop, self._cut, self._closed = first + self._cut, None, True
+        if self.hold is None:
+            request.wfile.write(content[first:stop])
+        else:
+            request.wfile.write(content[first : first + self.hold])
+            request.connection.recv(1)
 
 
 @pytest.fixture
@@ -74,8 +86,6 @@ def server() -> Iterator[FileServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             served.answer(self)
-
-        do_HEAD = do_GET
 
         def log_message(self, *arguments):
             pass

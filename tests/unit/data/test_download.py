@@ -1,15 +1,19 @@
-import dataclasses
 import hashlib
-import io
 import json
+import os
 import signal
+import threading
+from dataclasses import replace
+from functools import partial as bound
 
 import fsspec
 import pytest
 
-from deeplab.data import fetch
+from deeplab.data import fetch, transfer
 from deeplab.data.download import discard, download, find_origin, without_secrets
+from deeplab.data.ledger import kept
 from deeplab.errors import FetchError, Stopped
+from deeplab.stage import stop
 
 CONTENT = bytes(range(256)) * 4000
 HALF = len(CONTENT) // 2
@@ -21,51 +25,60 @@ def partial(tmp_path):
     return tmp_path / "partial"
 
 
-def _interrupt(server, partial):
-    """Leave a part of x.zip behind; returns its length."""
-    server.files["x.zip"] = CONTENT
-    server.cut(HALF, partial)
-    with pytest.raises(FetchError, match=r"x\.zip: .* and the same command goes on from there") as caught:
-        download(find_origin(f"{server.address}/x.zip"), partial)
-    kept = partial.stat().st_size
-    assert 0 < kept <= HALF
-    assert f"{kept} of {len(CONTENT)} bytes are here" in str(caught.value)
-    server.requests.clear()
-    return kept
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """What a connection had not delivered as a block when it broke counts as not received."""
+    monkeypatch.setattr(transfer, "BLOCK", 8 << 10)
 
 
 def _download(server, partial):
     return download(find_origin(f"{server.address}/x.zip"), partial)
 
 
+def _interrupt(server, partial):
+    """Leave a part of x.zip behind; returns its length."""
+    server.files["x.zip"] = CONTENT
+    server.cut(HALF)
+    with pytest.raises(
+        FetchError, match=r"x\.zip: cannot be read \(403\).* and the same command goes on from there"
+    ) as caught:
+        _download(server, partial)
+    here = kept(find_origin(f"{server.address}/x.zip"), partial)
+    assert HALF - transfer.BLOCK <= here <= HALF
+    assert f"{here} of {len(CONTENT)} bytes are here" in str(caught.value)
+    server.mend()
+    return here
+
+
 def test_only_the_rest_is_requested_after_an_interruption(server, partial):
-    kept = _interrupt(server, partial)
+    here = _interrupt(server, partial)
     assert _download(server, partial) == DIGEST
-    assert server.transfers == [f"bytes={kept}-"]
+    assert server.transfers == [f"bytes={here}-{len(CONTENT) - 1}"]
     assert partial.read_bytes() == CONTENT
 
 
 def test_progress_counts_on_from_what_is_here(server, partial, capsys):
-    _interrupt(server, partial)
+    here = _interrupt(server, partial)
     capsys.readouterr()
     _download(server, partial)
-    last = json.loads(capsys.readouterr().err.splitlines()[-1])
-    assert last["done"] == last["total"] == len(CONTENT)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines[0]["done"] > here and lines[-1]["done"] == lines[-1]["total"] == len(CONTENT)
 
 
 def test_another_content_under_the_same_address_starts_over(server, partial):
     _interrupt(server, partial)
     server.files["x.zip"] = CONTENT[::-1]
     assert _download(server, partial) == hashlib.sha256(CONTENT[::-1]).hexdigest()
-    assert server.transfers == [None]
+    assert server.transfers == [f"bytes=0-{len(CONTENT) - 1}"]
 
 
-def test_a_content_replaced_between_look_up_and_transfer_starts_over(server, partial):
-    kept = _interrupt(server, partial)
+def test_a_content_replaced_between_look_up_and_transfer_is_an_error(server, partial):
+    _interrupt(server, partial)
     origin = find_origin(f"{server.address}/x.zip")
     server.files["x.zip"] = CONTENT[::-1]
-    assert download(origin, partial) == hashlib.sha256(CONTENT[::-1]).hexdigest()
-    assert server.transfers == [f"bytes={kept}-"]
+    with pytest.raises(FetchError, match="was replaced while it was being downloaded; run the same command again"):
+        download(origin, partial)
+    assert not list(partial.parent.iterdir())
 
 
 def test_a_server_without_ranges_sends_it_all_again(server, partial):
@@ -77,8 +90,8 @@ def test_a_server_without_ranges_sends_it_all_again(server, partial):
 
 def test_nothing_is_kept_of_content_without_a_version(server, partial):
     server.files["x.zip"], server.tags = CONTENT, False
-    server.cut(HALF, partial)
-    with pytest.raises(FetchError, match=r"x\.zip: "):
+    server.cut(HALF)
+    with pytest.raises(FetchError, match=r"x\.zip: cannot be read \(the connection was lost\)"):
         _download(server, partial)
     assert not list(partial.parent.iterdir())
 
@@ -86,16 +99,36 @@ def test_nothing_is_kept_of_content_without_a_version(server, partial):
 def test_a_whole_partial_file_is_not_requested_again(server, partial):
     server.files["x.zip"] = CONTENT
     _download(server, partial)
-    server.requests.clear()
+    server.mend()
     assert _download(server, partial) == DIGEST
     assert server.transfers == []
 
 
-def test_a_longer_partial_file_starts_over(server, partial):
-    server.files["x.zip"] = CONTENT
-    _download(server, partial)
-    partial.write_bytes(CONTENT + b"more")
+@pytest.mark.parametrize("note", ["{}", "[1, 2]", "not JSON", '{"identity": 1, "length": 2, "received": 3}', None])
+def test_a_damaged_note_or_file_starts_over(server, partial, note):
+    _interrupt(server, partial)
+    if note is None:
+        partial.write_bytes(CONTENT + b"more")
+    else:
+        partial.with_name("partial.json").write_text(note)
     assert _download(server, partial) == DIGEST
+    assert server.transfers == [f"bytes=0-{len(CONTENT) - 1}"]
+
+
+def _open_until(source, failure, start, stop):
+    """A real file whose reading fails in its middle."""
+    file = source.open("rb", buffering=0)
+    file.seek(start)
+
+    class Failing:
+        close = file.close
+
+        def read(self, count):
+            if file.tell() >= HALF:
+                raise failure
+            return file.read(count)
+
+    return Failing()
 
 
 @pytest.mark.parametrize("kind", ["path", "memory"])
@@ -105,27 +138,43 @@ def test_files_and_other_drivers_resume_too(tmp_path, partial, kind):
     if kind == "memory":
         fsspec.filesystem("memory").pipe("/resumed/x.zip", CONTENT)
     origin = find_origin(str(source) if kind == "path" else "memory://resumed/x.zip")
-    download(origin, partial)
+    failing = bound(_open_until, source, FetchError("x.zip: gone"))
+    with pytest.raises(FetchError, match=rf"x\.zip: gone; \d+ of {len(CONTENT)} bytes are here"):
+        download(replace(origin, open=failing), partial)
+    here = kept(origin, partial)
     # What is here is trusted, so a mark in it tells whether it was kept.
-    partial.write_bytes(b"#" * HALF)
+    with partial.open("r+b") as file:
+        file.write(b"#" * here)
     download(origin, partial)
-    assert partial.read_bytes() == b"#" * HALF + CONTENT[HALF:]
+    assert here >= HALF and partial.read_bytes() == b"#" * here + CONTENT[here:]
 
 
-def test_a_request_to_stop_is_no_unreadable_source_and_keeps_what_is_here(tmp_path, partial):
-    (tmp_path / "x.zip").write_bytes(CONTENT)
-    origin = find_origin(str(tmp_path / "x.zip"))
+@pytest.mark.parametrize("kind", ["path", "memory"])
+def test_a_file_that_changes_meanwhile_is_an_error(tmp_path, partial, kind):
+    source = tmp_path / "x.zip"
+    source.write_bytes(CONTENT)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/changed/x.zip", CONTENT)
+    origin = find_origin(str(source) if kind == "path" else "memory://changed/x.zip")
+    source.write_bytes(CONTENT + b"more")
+    memory.pipe("/changed/x.zip", CONTENT + b"more")
+    with pytest.raises(FetchError, match="was replaced while it was being downloaded"):
+        download(origin, partial)
+    assert not partial.exists()
 
-    class Stopping(io.BytesIO):
-        def read(self, count=-1):
-            if self.tell() == HALF:
-                raise Stopped(signal.SIGTERM)
-            return super().read(HALF)
 
+def test_a_request_to_stop_keeps_what_is_here(server, tmp_path, partial):
+    server.files["x.zip"] = CONTENT
+    server.hold = HALF
+    stop.install()
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
     with pytest.raises(Stopped):
-        download(dataclasses.replace(origin, open=lambda offset: (Stopping(CONTENT), 0)), partial)
-    assert partial.read_bytes() == CONTENT[:HALF]
-    assert download(origin, partial) == DIGEST
+        _download(server, partial)
+    timer.join()
+    assert kept(find_origin(f"{server.address}/x.zip"), partial) > 0
+    server.hold = None
+    assert _download(server, partial) == DIGEST
 
 
 def test_an_empty_file_arrives(tmp_path, partial):
@@ -143,17 +192,25 @@ def test_discard_leaves_nothing(tmp_path, partial):
 
 def test_the_fetch_stage_resumes(server, tmp_path):
     flags = {"source": f"{server.address}/x.zip", "output_dir": str(tmp_path / "to")}
-    server.files["x.zip"], partial = CONTENT, tmp_path / "to" / ".partial"
-    server.cut(HALF, partial)
+    server.files["x.zip"] = CONTENT
+    server.cut(HALF)
     with pytest.raises(FetchError, match="goes on from there"):
         fetch.run(flags)
-    kept = partial.stat().st_size
-    server.requests.clear()
+    here = kept(find_origin(flags["source"]), tmp_path / "to" / ".partial")
+    server.mend()
     fetch.run(flags)
-    assert server.transfers == [f"bytes={kept}-"]
+    assert server.transfers == [f"bytes={here}-{len(CONTENT) - 1}"]
     names = {path.name for path in (tmp_path / "to").iterdir()}
     assert names - {".lock"} == {"x.zip", "manifest.json"}
     assert (tmp_path / "to" / "x.zip").read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_told_before_the_transfer(server, partial):
+    server.files["x.zip"] = CONTENT
+    origin = replace(find_origin(f"{server.address}/x.zip"), size=1 << 60)
+    with pytest.raises(FetchError, match=rf"needs {1 << 60} bytes more and \d+ are free; make room or choose"):
+        download(origin, partial)
+    assert server.transfers == []
 
 
 def test_secrets_stay_out_of_messages():

@@ -143,7 +143,7 @@ def test_a_refusal_is_told(source, tmp_path):
     ("given", "message"),
     [
         ("gopher9://host/x", "unknown protocol; give a path, file://"),
-        ("http://127.0.0.1:9/x.zip?signature=secret", r"/x\.zip: cannot be read \(Cannot connect.*check address"),
+        ("http://127.0.0.1:9/x.zip?signature=secret", r"/x\.zip: cannot be read \(Connection refused.*check address"),
         ("http://127.0.0.1:9/folder/", "cannot name the file"),
         ("http://127.0.0.1:9/manifest.json", "cannot name the file"),
     ],

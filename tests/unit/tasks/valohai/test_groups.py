@@ -16,7 +16,7 @@ from tasks.valohai.package import ensure_commit
 from tasks.valohai.pipelines import NodeValues, pipeline_request
 from tasks.valohai.records import Execution, Pipeline, Task
 from tasks.valohai.step import named_item, read_config
-from tasks.valohai.sweeps import sweep_request, sweep_table
+from tasks.valohai.sweeps import sweep_request, sweep_table, varied
 from tests.valohai_server.process import running
 
 YAML = """
@@ -262,9 +262,9 @@ SWEEP = 'echo rate; echo \'{"loss": 1.5, "words": [1]}\'; printf x > /valohai/ou
 
 def test_a_sweep_and_its_table(remote, config, commit, seen):
     request = sweep_request(config, config.tasks["Rates"], commit, {"script": SWEEP, "rate": "0.25,0.5,0.75"}, {})
-    assert request.varied == ["rate"]
+    assert varied(request) == ["rate"]
     task = follow(remote, request, seen)
-    rows = sweep_table([remote.execution(child.execution.id) for child in children(remote, task)], request.varied)
+    rows = sweep_table([remote.execution(child.execution.id) for child in children(remote, task)], varied(request))
     assert [{**row, "execution": 0} for row in rows] == [
         {"execution": 0, "status": "complete", "rate": rate, "loss": 1.5} for rate in (0.25, 0.5, 0.75)
     ]
@@ -275,7 +275,7 @@ def test_a_sweep_and_its_table(remote, config, commit, seen):
 def test_a_sweep_with_a_failing_child(remote, config, commit, seen):
     scripts = ["echo fine", "echo no >&2; exit 1"]
     request = sweep_request(config, config.tasks["Rates"], commit, {"script": scripts, "rate": 0.5}, {})
-    assert request.varied == ["script"]
+    assert varied(request) == ["script"]
     with pytest.raises(ExecutionFailed, match=r"task !\d+ 'Rates'.* because of execution #\d+: no"):
         follow(remote, request, seen)
 
@@ -293,7 +293,7 @@ def test_what_a_sweep_does_not_allow(config):
     with pytest.raises(InvalidRequest, match=r"has no parameter rat .*; parameter steps: .*10"):
         sweep_request(config, config.tasks["Rates"], "~1", {"rat": 1, "steps": "1,10"}, {})
     request = sweep_request(config, config.tasks["Rates"], "~1", {"rate": 3}, {})
-    assert request.varied == [] and request.content["parameters"]["rate"]["rules"] == {"value": 3.0}
+    assert varied(request) == [] and request.content["parameters"]["rate"]["rules"] == {"value": 3.0}
 
 
 def test_a_sweep_within_a_pipeline(remote, config, commit, seen):

@@ -1,6 +1,7 @@
 """Requests are checked against valohai.yaml before anything is sent."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -53,12 +54,19 @@ def test_everything_is_explicit_and_nothing_is_null(train):
     request = request_for(train, "~1", {"note": None, "rate": None}, DATA)
     payload = request.payload("P", "K")
     assert payload["parameters"] == {
-        "steps": 100, "crop": "513,513", "optimizer": "momentum", "logtostderr": True, "quiet": False, "rates": [6, 12],
+        "steps": 100, "crop": "513,513", "optimizer": "momentum", "logtostderr": True, "rates": [6, 12],
     }  # fmt: skip
     assert payload["inputs"] == {"tfrecords": ["datum://1"], "checkpoints": [], "extra": ["azure://a/b/c"]}
     assert payload["environment_variables"] == {"A": "1"}
     assert (payload["time_limit"], payload["runtime_config"]) == (3600, {"no_output_timeout": 600})
     assert "environment" not in payload
+
+
+def test_a_flag_that_nobody_gives_is_not_sent():
+    """False is a value: it would reach the stage as --fine_tune_batch_norm=false, against the flag's default."""
+    train = read_step(Path(__file__).parents[4] / "valohai.yaml", "train")
+    sent = request_for(train, "~1", {"clone_on_cpu": False}, {}).parameters
+    assert [name for name in sent if train.parameters[name].type == "flag"] == ["clone_on_cpu"]
 
 
 def test_values_are_cast(train):
