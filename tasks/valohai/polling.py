@@ -53,8 +53,8 @@ class Pace:
     requests: int = 0
 
     def pause(self) -> float:
-        """Seconds until the next look: 1.5, growing to 10 while the status stays the same."""
-        return min(10.0, 1.5 + 0.1 * (time.monotonic() - self.changed))
+        """Seconds until the next look: 1, growing to 10 while the status stays the same."""
+        return min(10.0, 1.0 + 0.1 * (time.monotonic() - self.changed))
 
     def allows_events(self, running: int = 1) -> bool:
         """Whether a look at a log, besides those at the status, stays within the average of each running execution."""

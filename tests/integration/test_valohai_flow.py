@@ -5,13 +5,16 @@ import itertools
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests import prefect_server
 from tests.azurite import Azurite, needs_azurite
 from tests.integration.remote_runs import PATIENCE, STEPS, Lab, kill
 from tests.valohai_server.process import ServerProcess, running
@@ -149,6 +152,45 @@ def test_ctrl_c_stops_the_execution(lab: Lab) -> None:
     text = (lab.folder / "flow.txt").read_text()
     assert "stopping execution" in text
     assert "stopped; the same command goes on from here" in text
+
+
+def test_cancel_of_a_served_flow_stops_the_execution(lab: Lab) -> None:
+    with prefect_server.running(lab.folder / "prefect") as api, contextlib.ExitStack() as clients:
+        environment = {**lab.environment, **api}
+        serving = "from flows.train import train_flow; train_flow.serve(name='here', print_starting_message=False)"
+        with (lab.folder / "flow.txt").open("wb") as output:
+            server = subprocess.Popen(
+                [sys.executable, "-c", serving], cwd=lab.folder, env=environment, stdout=output, stderr=output
+            )
+        try:
+            values = {
+                "preset": "demo",
+                "backend": "valohai",
+                "store": f"az://{lab.container}/store",
+                "sample": {"size": 8},
+                "train": {"train_crop_size": [65, 65], "training_number_of_steps": 100000, "log_steps": 1},
+            }
+            client = clients.enter_context(httpx.Client(base_url=api["PREFECT_API_URL"], timeout=30))
+            found = lab.wait_for(lambda: _deployment(client))
+            body = {"parameters": {"parameters": values}, "state": {"type": "SCHEDULED"}}
+            run = client.post(f"/deployments/{found}/create_flow_run", json=body).raise_for_status().json()["id"]
+            lab.wait_for(lambda: (row := lab.execution("train")) and '"step"' in "".join(lab.events(row)))
+            cancel = [sys.executable, "-m", "prefect", "flow-run", "cancel", run]
+            subprocess.run(cancel, env=environment, check=True, capture_output=True)
+            _stopped_within(lab, 20)
+            lab.wait_for(lambda: client.get(f"/flow_runs/{run}").json()["state"]["type"] == "CANCELLED", 60)
+            answer = client.post(
+                "/logs/filter", json={"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_DESC"}
+            )
+            assert any("stopping execution" in row["message"] for row in answer.raise_for_status().json())
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
+
+
+def _deployment(client: httpx.Client) -> str | None:
+    answer = client.get("/deployments/name/train/here")
+    return str(answer.json()["id"]) if answer.status_code == 200 else None
 
 
 def test_sigterm_leaves_the_execution_to_be_found_again(lab: Lab) -> None:
