@@ -15,6 +15,7 @@ from deeplab.config import CONFIGS, Flags, ModelConfig, ModelDescription, Prepro
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.errors import ConfigError
 from flows import presets
+from tasks.sources import is_url
 
 _DEFAULT_DATASET = "ade20k"
 _DEFAULT_STORE = "deeplab-store"
@@ -49,6 +50,8 @@ _WITHOUT_EFFECT = "Accepted for the original's sake"
 _WITH_BACKEND = ("fetch", "convert", "train", "evaluate", "export", "predict")
 _PLACEMENT = ("backend", "environment")
 Backend = Literal["local", "valohai"]
+# Stages whose outputs a stage reads.
+_READS = {"train": ["convert"], "evaluate": ["convert", "train"], "export": ["train"], "predict": ["convert", "export"]}
 
 
 class Section(Flags):
@@ -163,6 +166,7 @@ class TrainFlowParameters(Flags):
         """Refuse now what a stage would refuse hours later."""
         try:
             self._check_names()
+            self._check_places()
             self._check_sections()
         except ConfigError as error:
             raise ValueError(str(error)) from None
@@ -178,6 +182,25 @@ class TrainFlowParameters(Flags):
             raise ConfigError(
                 f"--fetch.source is required for the data set {self.dataset_name}: URL or path of its archive "
                 "(--preset=demo draws a data set of its own)"
+            )
+
+    def _check_places(self) -> None:
+        """Refuse executions that would need what only this machine can read."""
+        if is_url(self.store):
+            return
+        for stage, producers in _READS.items():
+            here = [producer for producer in producers if not self.runs_remotely(producer)]
+            if self.runs_remotely(stage) and here:
+                raise ConfigError(
+                    f"--{stage}.backend=valohai needs what {' and '.join(here)} leaves on this machine: "
+                    "give --store=az://CONTAINER/FOLDER, where both can read it"
+                    + "".join(f", or --{producer}.backend=valohai" for producer in here if producer in _WITH_BACKEND)
+                )
+        remote_convert = self.runs_remotely("convert")
+        if remote_convert and not (self.source and is_url(self.source)):
+            raise ConfigError(
+                "--convert.backend=valohai needs an archive that Valohai can read: give its address as --fetch.source, "
+                "or --store=az://CONTAINER/FOLDER, to which a file from here is brought"
             )
 
     def _check_sections(self) -> None:

@@ -81,3 +81,32 @@ def test_values_of_a_run_form_reach_the_same_parameters():
     assert given.values("train")["atrous_rates"] == (6, 12)
     assert given.values("train")["decoder_output_stride"] == (8,)
     assert "seed" not in given.values("train")
+
+
+REMOTE = {"backend": "valohai"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"preset": "demo", "train": REMOTE}, "train.backend=valohai needs what convert leaves on this machine"),
+        (
+            {**SOURCE, "convert": REMOTE, "evaluate": REMOTE, "fetch": {"source": "https://example.org/x.zip"}},
+            "evaluate.backend=valohai needs what train leaves .* or --train.backend=valohai",
+        ),
+        ({"preset": "demo", **REMOTE}, "convert.backend=valohai needs an archive that Valohai can read"),
+        ({**SOURCE, **REMOTE}, "convert.backend=valohai needs an archive that Valohai can read"),
+    ],
+)
+def test_what_an_execution_could_not_read_is_refused_before_the_run(values, message):
+    with pytest.raises(ConfigError, match=message):
+        parameters(**values)
+    parameters(**values, store="az://container/store")
+
+
+def test_places_of_stages():
+    given = parameters(**{"fetch": {"source": "https://example.org/x.zip"}, **REMOTE, "predict": {"backend": "local"}},
+                       valohai={"environment": "small"}, train={"environment": "gpu"})  # fmt: skip
+    assert given.runs_remotely("train") and not given.runs_remotely("predict") and not given.runs_remotely("archive")
+    assert (given.environment("train"), given.environment("export")) == ("gpu", "small")
+    assert "backend" not in given.values("train") and "environment" not in given.values("train")
