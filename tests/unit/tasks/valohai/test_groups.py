@@ -60,7 +60,9 @@ YAML = """
     parameters:
       - {name: rate, style: multiple, rules: {items: [0.1, 0.2]}}
 """
-WRITE = "echo one; echo two >&2; printf three > /valohai/outputs/file"
+# Lines of the two streams come in the order of their times only if these differ enough.
+TURN = "sleep 0.3"
+WRITE = f"echo one; {TURN}; echo two >&2; printf three > /valohai/outputs/file"
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +159,7 @@ def test_a_failing_node_brings_its_last_lines(remote, two_nodes, seen):
     with pytest.raises(
         ExecutionFailed, match=r"pipeline =\d+ 'Two nodes' .* because of say-node .*#\d+.*: out of luck"
     ) as raised:
-        follow(remote, two_nodes("echo one; echo out of luck >&2; exit 3"), seen)
+        follow(remote, two_nodes(f"echo one; {TURN}; echo out of luck >&2; exit 3"), seen)
     assert raised.value.lines == ("one", "out of luck")
     assert "read-node" not in dict(seen.statuses)
 
