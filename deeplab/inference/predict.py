@@ -67,16 +67,20 @@ def _open_model(
 def _refuse_what_is_frozen(
     config: PredictConfig, given: Mapping[str, Any], description: ModelDescription | None
 ) -> None:
-    """A graph computes what it was exported for; a flag may repeat that, or tell the sizes of one without description.
+    """A graph computes what it was exported for.
+
+    A flag may repeat that, tell the sizes of a graph without description, or give the test-time scales and mirrored
+    images their defaults, as workflow services do that always give every flag.
 
     Raises:
         ConfigError: for a flag that would change it.
     """
-    allowed = {name: getattr(config, name) for name in _SIZES}
-    if description is not None:
+    allowed = {name: PredictConfig.model_fields[name].default for name in ("inference_scales", "add_flipped_images")}
+    if description is None:
+        allowed |= {name: getattr(config, name) for name in _SIZES}
+    else:
         frozen = resolve(PredictConfig, dict.fromkeys(("model", "images", "output_dir"), "-"), description)
-        allowed = {name: getattr(frozen, name) for name in description.fields} | {"num_classes": frozen.num_classes}
-        allowed["crop_size"] = frozen.crop_size
+        allowed |= {name: getattr(frozen, name) for name in (*description.fields, "num_classes", "crop_size")}
     for name in _FROZEN:
         value = getattr(config, name)
         if name in given and is_given(given[name]) and (name not in allowed or allowed[name] != value):

@@ -90,7 +90,8 @@ def test_a_graph_computes_what_it_was_exported_for(
 
 
 def test_repeating_what_a_graph_was_exported_for_is_no_change(graph: Path, photos: Path, tmp_path: Path) -> None:
-    again = ["--crop_size=65,65", "--output_stride=16", "--num_classes=9", "--inference_scales=", "--dataset=sample"]
+    again = ["--crop_size=65,65", "--output_stride=16", "--num_classes=9", "--inference_scales=1.0", "--dataset=sample"]
+    again += ["--add_flipped_images=false", "--resize_factor="]
     arguments = [f"--model={graph}", f"--images={photos}", f"--output_dir={tmp_path / 'out'}"]
     assert main(["predict", *arguments, *again]) == 0
 
