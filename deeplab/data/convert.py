@@ -108,16 +108,16 @@ def _convert(config: ConvertConfig, dataset: Dataset, source: Source, found: Fou
         splits = _by_split(shards, reports)
         _refuse_empty(splits, source)
         RecordsDescription.of(dataset, splits).write(description)
-        pack([description, *(shard.path for shard in shards)], archive)
+        digests = {shard.path: report.sha256 for shard, report in zip(shards, reports, strict=True)}
+        digests[archive] = pack([description, *digests], archive)
     except DataError:
         # The data will be mended, and then are others than these shards were made of.
         _clear(folder.path, shards)
         raise
     for split, records in splits.items():
         emit_metrics(split=split, pairs=records.pairs, shards=config.num_shards)
-    folder.finish(
-        [*(shard.path for shard in shards), description, archive], notes=_notes(source, found, splits, reports)
-    )
+    notes = _notes(source, found, splits, reports)
+    folder.finish([*digests, description], digests=digests, notes=notes)
     for shard in shards:
         report_path(shard.path).unlink(missing_ok=True)
 

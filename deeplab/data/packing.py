@@ -6,13 +6,15 @@ at level 0 differ between zlib, zlib-ng and the versions of Python, and with the
 """
 
 import gzip
+import hashlib
 import itertools
 import struct
 import tarfile
 import zlib
 from collections.abc import Iterable
+from io import RawIOBase
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 from deeplab.errors import DataError
 
@@ -20,16 +22,22 @@ from deeplab.errors import DataError
 _BLOCK, _COPY = 0xFFFF, 1 << 20
 # Magic, deflate, no flags (so no name), time 0, no extra flags, unknown operating system.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+# A stored block's header: whether it is the last, its length, and that inverted.
+_HEADER = struct.Struct("<BHH")
+_FULL = _HEADER.pack(0, _BLOCK, _BLOCK ^ 0xFFFF)
 # What the archives that a stage takes as input are called.
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
-def pack(paths: Iterable[Path], target: Path) -> None:
+def pack(paths: Iterable[Path], target: Path) -> str:
     """Write files, under their base names, as an archive whose bytes depend on names and contents only.
 
     Args:
         paths: the files; packed in the order of their names.
         target: the archive, a tar in a gzip layer unless it is called ``.tar``; it appears when it is whole.
+
+    Returns:
+        The archive's SHA-256, hexadecimal.
 
     Raises:
         DataError: if two files have the same name.
@@ -40,14 +48,12 @@ def pack(paths: Iterable[Path], target: Path) -> None:
             raise DataError(f"{one} and {other} have the same name; an archive can hold only one of them")
     temporary = target.with_name(f".tmp-{target.name}")
     try:
-        with temporary.open("wb") as file:
-            if target.suffix == ".tar":
-                _write(file, ordered)
-            else:
-                stream = _StoredGzip(file)
-                _write(cast("IO[bytes]", stream), ordered)
-                stream.close()
+        with temporary.open("wb", buffering=0) as file:
+            stream: _Written = _Written(file) if target.suffix == ".tar" else _StoredGzip(file)
+            _write(cast("IO[bytes]", stream), ordered)
+            stream.close()
         temporary.replace(target)
+        return stream.sha256
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -94,31 +100,53 @@ def _add(archive: tarfile.TarFile, path: Path) -> None:
         archive.addfile(entry, file)
 
 
-class _StoredGzip:
-    """A gzip stream of stored blocks, full ones and a shorter last one; what tarfile needs of a file to write to."""
+class _Written:
+    """A file that is written from its beginning to its end, and digested meanwhile: what tarfile needs."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._pending = file, b""
-        self._crc = self._size = 0
-        file.write(_GZIP_HEADER)
+    def __init__(self, file: RawIOBase) -> None:
+        self._file, self._digest, self._size = file, hashlib.sha256(), 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
     def tell(self) -> int:
         return self._size
 
     def write(self, data: bytes) -> int:
-        self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
-        content = memoryview(self._pending + data)
-        position = 0
-        while len(content) - position > _BLOCK:
-            self._block(content[position : position + _BLOCK], last=False)
-            position += _BLOCK
-        self._pending = bytes(content[position:])
+        self._size += len(data)
+        self._put(data)
         return len(data)
 
     def close(self) -> None:
-        self._block(memoryview(self._pending), last=True)
-        self._file.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+        """Nothing is pending."""
 
-    def _block(self, content: memoryview, *, last: bool) -> None:
-        self._file.write(struct.pack("<BHH", last, len(content), len(content) ^ 0xFFFF))
-        self._file.write(content)
+    def _put(self, data: bytes) -> None:
+        self._digest.update(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+
+
+class _StoredGzip(_Written):
+    """The same in a gzip layer of stored blocks, full ones and a shorter last one."""
+
+    def __init__(self, file: RawIOBase) -> None:
+        super().__init__(file)
+        self._pending = b""
+        self._crc = 0
+        self._put(_GZIP_HEADER)
+
+    def write(self, data: bytes) -> int:
+        self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
+        content = memoryview(self._pending + data)
+        full = max(0, len(content) - 1) // _BLOCK * _BLOCK
+        starts = range(0, full, _BLOCK)
+        self._put(b"".join(part for start in starts for part in (_FULL, content[start : start + _BLOCK])))
+        self._pending = bytes(content[full:])
+        return len(data)
+
+    def close(self) -> None:
+        size = len(self._pending)
+        self._put(_HEADER.pack(1, size, size ^ 0xFFFF) + self._pending)
+        self._put(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))

@@ -4,6 +4,7 @@ Beside a finished shard lies ``.NAME.done`` with what is known of it, until the 
 interrupted conversion goes on with the shards that are missing.
 """
 
+import hashlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from deeplab.data.images import check_mask, check_pair, check_photo
 from deeplab.data.pairs import Pair
 from deeplab.data.sources import Source
-from deeplab.data.tfrecord import frame, serialise_example
+from deeplab.data.tfrecord import example_parts, frame_parts
 from deeplab.errors import DataError
 from deeplab.stage import Progress
 
@@ -55,6 +56,7 @@ class ShardReport(BaseModel):
 
     Attributes:
         size: bytes.
+        sha256: digest of the file, hexadecimal.
         pairs: records in it.
         largest: the largest height and width among its photos, pixels.
         skipped: why pairs were left out.
@@ -64,6 +66,7 @@ class ShardReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     size: int = 0
+    sha256: str
     pairs: int = 0
     largest: tuple[int, int] = (0, 0)
     skipped: tuple[str, ...] = ()
@@ -126,7 +129,7 @@ class ShardWriter:
             raise
 
     def _write_records(self, shard: Shard, path: Path) -> ShardReport:
-        size, height, width = 0, 0, 0
+        size, height, width, digest = 0, 0, 0, hashlib.sha256()
         skipped: list[str] = []
         remarks: list[str] = []
         with path.open("wb", buffering=_BUFFER) as file:
@@ -141,12 +144,16 @@ class ShardWriter:
                     _log.warning("left out: %s", error)
                     skipped.append(str(error))
                 else:
-                    size += file.write(record)
+                    file.writelines(record)
+                    for part in record:
+                        size += len(part)
+                        digest.update(part)
                     height, width = max(height, shape[0]), max(width, shape[1])
                     remarks += [remark] if remark else []
                 self._advance(1)
         return ShardReport(
             size=size,
+            sha256=digest.hexdigest(),
             pairs=len(shard.pairs) - len(skipped),
             largest=(height, width),
             skipped=tuple(skipped),
@@ -158,8 +165,8 @@ class ShardWriter:
             with self._lock:
                 self._progress.advance(count)
 
-    def _record(self, pair: Pair) -> tuple[bytes, tuple[int, int], str | None]:
-        """A checked pair as a record, its height and width, and what is odd about it."""
+    def _record(self, pair: Pair) -> tuple[list[bytes], tuple[int, int], str | None]:
+        """A checked pair as a record in parts, its height and width, and what is odd about it."""
         photo_name, mask_name = self._source.describe(pair.photo), self._source.describe(pair.mask)
         photo = check_photo(self._source.read(pair.photo), photo_name, decode=self._checks.level == "decode")
         encoded = self._source.read(pair.mask)
@@ -168,7 +175,7 @@ class ShardWriter:
         remark = f"{photo_name}: {photo.remark}" if photo.remark else None
         if remark:
             _log.warning("%s", remark)
-        example = serialise_example(
+        example = example_parts(
             {
                 "image/encoded": photo.encoded,
                 "image/filename": pair.name.encode(),
@@ -180,7 +187,7 @@ class ShardWriter:
                 "image/segmentation/class/format": mask.format.encode(),
             }
         )
-        return frame(example), (photo.height, photo.width), remark
+        return frame_parts(example), (photo.height, photo.width), remark
 
 
 def report_path(shard: Path) -> Path:

@@ -6,7 +6,8 @@ mode writes them. File format: https://www.tensorflow.org/tutorials/load_data/tf
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,25 +29,41 @@ _FIELD_1, _FIELD_2, _FIELD_3 = b"\x0a", b"\x12", b"\x1a"
 
 def masked_crc(data: bytes) -> int:
     """The checksum that TFRecord files store: CRC-32C, rotated right by 15 bits, plus a constant."""
-    crc = google_crc32c.value(data)
+    return _masked(google_crc32c.value(data))
+
+
+def _masked(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def frame(payload: bytes) -> bytes:
     """A payload as one record of a file."""
-    length = struct.pack("<Q", len(payload))
-    head = length + _FOOTER.pack(masked_crc(length))
-    return b"".join((head, payload, _FOOTER.pack(masked_crc(payload))))
+    return b"".join(frame_parts([payload]))
+
+
+def frame_parts(payload: Sequence[bytes]) -> list[bytes]:
+    """A payload in parts as one record of a file, in parts too: nothing large is copied."""
+    length, crc = struct.pack("<Q", sum(map(len, payload))), 0
+    for part in payload:
+        crc = google_crc32c.extend(crc, part)
+    return [length + _FOOTER.pack(masked_crc(length)), *payload, _FOOTER.pack(_masked(crc))]
 
 
 def serialise_example(features: Mapping[str, bytes | int]) -> bytes:
     """A ``tf.train.Example`` whose features hold one byte string or one integer (int64) each."""
-    entries = []
+    return b"".join(example_parts(features))
+
+
+def example_parts(features: Mapping[str, bytes | int]) -> list[bytes]:
+    """The same in parts, in which the byte strings are the given objects."""
+    parts: list[bytes] = []
     for name in sorted(features):
         value = features[name]
-        feature = _field(_FIELD_1, _field(_FIELD_1, value)) if isinstance(value, bytes) else _integer(value)
-        entries.append(_field(_FIELD_1, _field(_FIELD_1, name.encode()) + _field(_FIELD_2, feature)))
-    return _field(_FIELD_1, b"".join(entries))
+        if isinstance(value, bytes):
+            parts += _bytes_entry(name, len(value)), value
+        else:
+            parts.append(_integer_entry(name, value))
+    return [_FIELD_1 + _varint(sum(map(len, parts))), *parts]
 
 
 def parse_example(payload: bytes) -> dict[str, bytes | int]:
@@ -133,9 +150,24 @@ def _field(tag: bytes, content: bytes) -> bytes:
     return b"".join((tag, _varint(len(content)), content))
 
 
-def _integer(value: int) -> bytes:
+def _bytes_entry(name: str, size: int) -> bytes:
+    """What stands before a byte string of that size in the map of features."""
+    content = _FIELD_1 + _varint(size)
+    feature = _FIELD_1 + _varint(len(content) + size) + content
+    entry = _named(name) + _FIELD_2 + _varint(len(feature) + size) + feature
+    return _FIELD_1 + _varint(len(entry) + size) + entry
+
+
+@lru_cache(4096)
+def _integer_entry(name: str, value: int) -> bytes:
     # Negative integers are written as two's complement of 64 bits.
-    return _field(_FIELD_3, _field(_FIELD_1, _varint(value & 0xFFFFFFFFFFFFFFFF)))
+    feature = _field(_FIELD_3, _field(_FIELD_1, _varint(value & 0xFFFFFFFFFFFFFFFF)))
+    return _field(_FIELD_1, _named(name) + _field(_FIELD_2, feature))
+
+
+@lru_cache
+def _named(name: str) -> bytes:
+    return _field(_FIELD_1, name.encode())
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def run(given: Mapping[str, Any]) -> None:
             files.append(checkpoint.prefix.with_name(DESCRIPTION_NAME))
         else:
             _log.warning("%s: no %s beside the checkpoint; packed without", checkpoint.prefix, DESCRIPTION_NAME)
-        pack(files, target)
+        digest = pack(files, target)
         state.unlink()
-        folder.finish([target])
+        folder.finish([target], digests={target: digest})
         _log.info("%s: %s, step %d", target, checkpoint.prefix.name, checkpoint.step)
