@@ -6,16 +6,19 @@ preset, then ``model.json``, then the original's default decides.
 """
 
 import difflib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_serializer, model_validator
 from pydantic_core import PydanticUndefined
 
 from deeplab.config import CONFIGS, Flags, ModelConfig, ModelDescription, PreprocessingConfig, TrainingConfig, resolve
+from deeplab.config.dataset_name import is_dataset_file
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.errors import ConfigError
 from flows import presets
 from tasks.sources import is_url
+from tasks.valohai.layout import CODE
 
 _DEFAULT_DATASET = "ade20k"
 _DEFAULT_STORE = "deeplab-store"
@@ -177,7 +180,7 @@ class TrainFlowParameters(Flags):
             near = difflib.get_close_matches(self.preset, presets.names(), n=1)
             hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(presets.names())}"
             raise ConfigError(f"--preset={self.preset}: unknown; {hint}")
-        get_dataset(self.dataset_name)
+        _ = self.data
         if self.source is None and self.dataset_name != _DRAWN_DATASET:
             raise ConfigError(
                 f"--fetch.source is required for the data set {self.dataset_name}: URL or path of its archive "
@@ -186,6 +189,7 @@ class TrainFlowParameters(Flags):
 
     def _check_places(self) -> None:
         """Refuse executions that would need what only this machine can read."""
+        self._check_description()
         if is_url(self.store):
             return
         for stage, producers in _READS.items():
@@ -203,11 +207,25 @@ class TrainFlowParameters(Flags):
                 "or --store=az://CONTAINER/FOLDER, to which a file from here is brought"
             )
 
+    def _check_description(self) -> None:
+        """What a converting execution cannot be given: a folder, and a ``dataset.yaml`` that is not among the code."""
+        name, source = self.dataset_name, self.source
+        if not self.runs_remotely("convert"):
+            return
+        if source and not is_url(source) and Path(source).is_dir():
+            raise ConfigError(f"--convert.backend=valohai cannot read the folder {source}: give a zip or tar of it")
+        if not is_dataset_file(name):
+            return
+        if Path(name).is_absolute() or Path(name).resolve() != (CODE / name).resolve():
+            raise ConfigError(
+                f"--convert.backend=valohai cannot read --dataset={name}: it must lie below {CODE}, which is handed "
+                "over, be named by its path from there, and the flow be run from there"
+            )
+
     def _check_sections(self) -> None:
-        dataset = get_dataset(self.dataset_name)
         training = self._resolved("train", None)
         assert isinstance(training, TrainingConfig)
-        description = describe(training, dataset)
+        description = describe(training, self.data)
         for stage in SECTIONS:
             self._resolved(stage, description if stage in _AFTER_TRAINING else None)
 
@@ -240,21 +258,26 @@ class TrainFlowParameters(Flags):
 
     @property
     def dataset_name(self) -> str:
-        """The data set: given, or the preset's, or ADE20K."""
+        """What ``--dataset`` says: given, or the preset's, or ADE20K."""
         preset: str | None = presets.load(self.preset).get("dataset") if self.preset else None
         return self.dataset or preset or _DEFAULT_DATASET
 
     @property
+    def data(self) -> Dataset:
+        """The data set itself."""
+        return get_dataset(self.dataset_name)
+
+    @property
     def source(self) -> str | None:
-        """URL or path of the data set's archive; None: the flow draws it."""
+        """URL or path of the data set's archive, or its folder here; None: the flow draws it."""
         source: str | None = self.values("fetch").get("source")
-        return source
+        return source or (self.data.layout.source if is_dataset_file(self.dataset_name) else None)
 
     @property
     def title(self) -> str:
         """Data set and network, for the name of a run."""
         default = TrainingConfig.model_fields["model_variant"].default
-        return f"{self.dataset_name} {self.values('train').get('model_variant', default)}"
+        return f"{self.data.name} {self.values('train').get('model_variant', default)}"
 
 
 def describe(training: TrainingConfig, dataset: Dataset) -> ModelDescription:

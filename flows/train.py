@@ -17,11 +17,12 @@ from tasks.convert import convert
 from tasks.evaluate import evaluate, read_scores
 from tasks.export import export
 from tasks.fetch import Fetched, fetch
+from tasks.inspect import inspect
 from tasks.predict import predict
 from tasks.report import report
 from tasks.result import StageResult, shown
 from tasks.sample import sample
-from tasks.sources import TrainedCheckpoint
+from tasks.sources import Address, TrainedCheckpoint
 from tasks.train import train
 
 console.quiet_expected_errors()
@@ -56,7 +57,9 @@ def _run(parameters: TrainFlowParameters, at: Sites) -> Outcome:
 
     fetched = fetch(at("fetch"), values("fetch"), source)
     shards = convert(at("convert"), values("convert"), parameters.dataset_name, fetched)
-    training = train(at("train"), values("train"), parameters.dataset_name, shards)
+    if not isinstance(fetched, Address) and not shards.reused:
+        inspect(parameters.dataset_name, fetched.here())
+    training = train(at("train"), values("train"), parameters.data.name, shards)
     checkpoints = archive(at("archive"), training)
     checkpoint = TrainedCheckpoint(training, checkpoints)
     evaluation = evaluate(at("evaluate"), values("evaluate"), shards, checkpoint)

@@ -28,6 +28,8 @@ from tasks.pictures import data_uri, jpeg_data_uri
 _PROGRESS_INTERVAL, _CURVE_INTERVAL = 1.0, 10.0
 # Most bytes of a picture in Prefect's database.
 _LARGEST_PICTURE = 150_000
+# Odd files that are listed.
+_ODD = 10
 
 
 def _show(what: str, publish: Callable[[], Any]) -> Any:
@@ -129,15 +131,48 @@ def publish_scores(scores: Mapping[str, Any]) -> None:
 
 def publish_sheet(path: Path) -> None:
     """Show the sheet photo | truth | prediction, if the stage drew one."""
-    if not path.exists():
-        return
+    if path.exists():
+        _show("the sheet", lambda: _publish_picture(path, "evaluate-sheet", "Photo | truth | prediction"))
 
-    def publish() -> None:
-        picture = jpeg_data_uri(path, widest=1200, largest=_LARGEST_PICTURE)
-        text = f"Photo | truth | prediction\n\n![rows of photo, truth and prediction]({picture})\n"
-        create_markdown_artifact(text, key="evaluate-sheet", description="Photo | truth | prediction")
 
-    _show("the sheet", publish)
+def publish_inspection(found: Mapping[str, Any], sheet: Path) -> None:
+    """Show what ``deeplab inspect --json`` tells of a data set, and its sheet of samples, if one was drawn."""
+    name, splits = found["dataset"], found["splits"]
+    odd = [text for split in splits.values() for text in (*split["errors"], *split["remarks"])]
+    rows = [
+        f"| {split} | {values['pairs']} | {_size(values['median'])} | {_size(values['largest'])} "
+        f"| {percent(values['ignored'])} |"
+        for split, values in splits.items()
+    ]
+    first = next(iter(splits.values()))
+    counted = max(1, sum(first["pixels"]))
+    classes = [
+        f"| {number} | {text} | {percent(first['pixels'][number] / counted)} | {first['photos'][number]} |"
+        for number, text in enumerate(found["classes"])
+    ]
+    lines = [
+        f"**{name}**: {len(found['classes'])} classes, ignore label {found['ignore_label']}\n",
+        "| split | pairs | median size | largest | ignored |\n| --- | ---: | ---: | ---: | ---: |",
+        *rows,
+        f"\nSuggested crops: training {_size(found['train_crop_size'])}, evaluation {_size(found['eval_crop_size'])}. "
+        f"Files without partner: {len(found['lonely']) + len(found['left_out'])}. Odd files: {len(odd)}.",
+        *(f"* {text}" for text in odd[:_ODD]),
+        f"\nFrom {first['looked_at']} pairs of the first split:\n",
+        "| label | class | share | photos |\n| ---: | --- | ---: | ---: |",
+        *classes,
+    ]
+    _show("the data set", lambda: create_markdown_artifact("\n".join(lines), "data-set", f"The data set {name}"))
+    if sheet.exists():
+        _show("its samples", lambda: _publish_picture(sheet, "data-set-samples", "Photo | mask"))
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _publish_picture(path: Path, key: str, text: str) -> None:
+    picture = jpeg_data_uri(path, widest=1200, largest=_LARGEST_PICTURE)
+    create_markdown_artifact(f"{text}\n\n![{text}]({picture})\n", key=key, description=text)
 
 
 def publish_summary(scores: Mapping[str, Any], rows: Sequence[tuple[str, bool, float, str]], report: str) -> None:

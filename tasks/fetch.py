@@ -8,10 +8,11 @@ from typing import Any
 from prefect import task
 
 from deeplab.errors import FetchError
+from deeplab.stage.inputs import input_digest
 from tasks.artifacts import ProgressBar
 from tasks.call import StageCall
 from tasks.result import StageResult
-from tasks.sources import Address, address, is_url
+from tasks.sources import Address, UserFiles, address, is_url
 from tasks.stage import Site, run_stage
 
 
@@ -47,14 +48,16 @@ class Fetched:
 
 
 @task(persist_result=False)
-def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Address:
-    """Fetch a file; the same content of the same place is fetched once.
+def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Address | UserFiles:
+    """Fetch a file; the same content of the same place is fetched once. A folder on this machine is taken as it is.
 
     Args:
         site: where the stage runs. Remotely there is nothing to do for an address: who reads the file fetches it.
         values: the stage's flags.
         source: URL or path.
     """
+    if not is_url(source) and Path(source).is_dir():
+        return UserFiles(source, (), input_digest(source), site.mirror, "fetch.source")
     found = address(source, values.get("azure_endpoint"))
     if site.remote and is_url(source):
         return found

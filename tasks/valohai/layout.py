@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+# The code that is handed over: the folder that holds the packages and valohai.yaml.
+CODE = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TextIO
 
 from valohai_yaml.objs import Step
@@ -18,15 +17,13 @@ from tasks.valohai.errors import ExecutionFailed
 from tasks.valohai.events import LogFile
 from tasks.valohai.execution import find, key_tag, stop, submit_once
 from tasks.valohai.following import Receivers, follow
-from tasks.valohai.layout import EARLIER_CHECKPOINTS, LAYOUTS
+from tasks.valohai.layout import CODE, EARLIER_CHECKPOINTS, LAYOUTS
 from tasks.valohai.outputs import list_outputs
 from tasks.valohai.package import ensure_commit
 from tasks.valohai.polling import Limits
 from tasks.valohai.records import Execution
 from tasks.valohai.step import ExecutionRequest, read_step, request_for
 
-# The code that is handed over: the folder that holds the packages and valohai.yaml.
-ROOT = Path(__file__).resolve().parents[2]
 _SEALED = re.compile(r"checkpoint-(\d+)\.tar")
 # Unfinished attempts whose checkpoints are looked at, the newest first.
 _ATTEMPTS = 10
@@ -80,7 +77,7 @@ class Runner:
     @cached_property
     def _commit(self) -> str:
         """The code, handed over when the first execution needs it."""
-        return ensure_commit(self.client, ROOT, commit=self._options.commit).identifier
+        return ensure_commit(self.client, CODE, commit=self._options.commit).identifier
 
     def run(
         self,
@@ -124,7 +121,7 @@ class Runner:
         environment: str | None,
         earlier: Callable[[], list[str]],
     ) -> tuple[Execution, bool]:
-        step = read_step(ROOT / "valohai.yaml", LAYOUTS[call.stage].step)
+        step = read_step(CODE / "valohai.yaml", LAYOUTS[call.stage].step)
         machine = find_environment(self.client, environment).id if environment else None
         # One that is there needs no inputs any more, so they are not looked for.
         there = find(self.client, key, step=step.name, ignore=gone)
