@@ -72,7 +72,7 @@ STEPS = (
         ),
         {"ADE20K": f"{_SEED_STORE}/ADEChallengeData2016.zip"},
         {"dataset": "ade20k"},
-        frozenset({"source", "output_dir", "image_format", "label_format"})
+        frozenset({"source", "output_dir", "image_format", "label_format", "archive"})
         | {f"{split}_image_{kind}" for split in ("train", "val") for kind in ("folder", "label_folder")},
     ),
     _Step(

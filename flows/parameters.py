@@ -36,6 +36,7 @@ _SUPPLIED: dict[str, set[str]] = {
         "val_image_folder",
         "val_image_label_folder",
         "output_dir",
+        "archive",
     },
     "train": {"dataset", "dataset_dir", "train_logdir", "dense_prediction_cell"},
     "evaluate": {"dataset", "dataset_dir", "checkpoint_dir", "eval_logdir"},

@@ -71,6 +71,7 @@ class ConvertConfig(SeedConfig):
         alias="validate",
     )
     on_error: Literal["fail", "skip"] = flag("fail", "A bad pair ends the conversion, or is left out and noted.")
+    archive: bool = flag(True, "Also pack the shards as tfrecords.tar.gz, to be handed on.")
     num_threads: int = flag(2, "Shards converted at the same time.", key=False, ge=1, le=64)
 
 

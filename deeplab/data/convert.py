@@ -109,7 +109,8 @@ def _convert(config: ConvertConfig, dataset: Dataset, source: Source, found: Fou
         _refuse_empty(splits, source)
         RecordsDescription.of(dataset, splits).write(description)
         digests = {shard.path: report.sha256 for shard, report in zip(shards, reports, strict=True)}
-        digests[archive] = pack([description, *digests], archive)
+        if config.archive:
+            digests[archive] = pack([description, *digests], archive)
     except DataError:
         # The data will be mended, and then are others than these shards were made of.
         _clear(folder.path, shards)

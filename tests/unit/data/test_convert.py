@@ -94,6 +94,12 @@ def test_the_archive_holds_the_shards(sample_zip, tmp_path):
         }
 
 
+def test_the_archive_can_be_left_out(sample_zip, tmp_path):
+    folder = _convert(sample_zip, tmp_path / "out", archive=False)
+    assert len(list_shards(folder, "train")) == 4 and not (folder / "tfrecords.tar.gz").exists()
+    assert Manifest.read(folder / "manifest.json").damage(folder, deep=True) is None
+
+
 @pytest.mark.parametrize("root", ["", "ADEChallengeData2016"])
 def test_a_folder_gives_the_same_records(sample_zip, tmp_path, root):
     with zipfile.ZipFile(sample_zip) as archive:
