@@ -14,7 +14,7 @@ from deeplab.errors import ConfigError, DataError
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A photo and its mask.
 

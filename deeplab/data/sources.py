@@ -5,10 +5,11 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from deeplab.config import ConvertConfig
 from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
@@ -56,9 +57,8 @@ def open_source(place: Path) -> Iterator[Source]:
             yield _folder(Path(folder), str(place))
     else:
         with _opened_zip(place) as archive, place.open("rb") as file:
-            members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
-            reader = _ZipReader(archive, file.fileno(), members, place)
-            yield Source(str(place), tuple(members), reader.read)
+            reader = _ZipReader(archive, file.fileno(), place)
+            yield Source(str(place), reader.names, reader.read)
 
 
 def open_four_folders(config: ConvertConfig) -> Source:
@@ -115,34 +115,57 @@ def _opened_zip(place: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-@dataclass(frozen=True)
-class _ZipReader:
-    """Reads members by their offset: several threads at once, and half as dear as zipfile's own streams."""
+class _Member(NamedTuple):
+    """Where a member is and what it must come to; sizes in bytes."""
 
-    archive: zipfile.ZipFile
-    descriptor: int
-    members: Mapping[str, zipfile.ZipInfo]
-    place: Path
+    header_offset: int
+    header_size: int
+    compress_size: int
+    file_size: int
+    crc: int
+    stored: bool
+
+
+class _ZipReader:
+    """Reads members by their offset: several threads at once, and half as dear as zipfile's own streams.
+
+    The library's own records of members, a kilobyte each, are given up but for those that it has to read itself.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, descriptor: int, place: Path) -> None:
+        self._archive, self._descriptor, self._place = archive, descriptor, place
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        self._members = {member.filename: _member(member) for member in members}
+        archive.NameToInfo = {member.filename: member for member in members if self._members[member.filename] is None}
+        archive.filelist.clear()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._members)
 
     def read(self, name: str) -> bytes:
-        member = self.members[name]
-        if member.flag_bits & _ENCRYPTED:
-            raise DataError(f"{self.place}: {name} is encrypted; unpack the archive and pass the folder")
+        member = self._members[name]
         try:
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                return self.archive.read(name)
+            if member is None:
+                return self._read_by_library(name)
             content = self._inflated(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, struct.error) as error:
-            raise DataError(f"{self.place}: {name} is damaged ({error}); fetch the archive again") from None
-        except NotImplementedError as error:
-            raise DataError(f"{self.place}: {name}: {error}; unpack the archive and pass the folder") from None
-        if len(content) != member.file_size or zlib.crc32(content) != member.CRC:
-            raise DataError(f"{self.place}: {name} is damaged (its checksum differs); fetch the archive again")
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error) as error:
+            raise DataError(f"{self._place}: {name} is damaged ({error}); fetch the archive again") from None
+        if len(content) != member.file_size or zlib.crc32(content) != member.crc:
+            raise DataError(f"{self._place}: {name} is damaged (its checksum differs); fetch the archive again")
         return content
 
-    def _inflated(self, member: zipfile.ZipInfo) -> bytes:
+    def _read_by_library(self, name: str) -> bytes:
+        if self._archive.getinfo(name).flag_bits & _ENCRYPTED:
+            raise DataError(f"{self._place}: {name} is encrypted; unpack the archive and pass the folder")
+        try:
+            return self._archive.read(name)
+        except (NotImplementedError, RuntimeError) as error:
+            raise DataError(f"{self._place}: {name}: {error}; unpack the archive and pass the folder") from None
+
+    def _inflated(self, member: _Member) -> bytes:
         raw = self._stored(member)
-        if member.compress_type == zipfile.ZIP_STORED:
+        if member.stored:
             return bytes(raw)
         # An honest size is the whole buffer; a wrong one (an archive made to exhaust memory) ends here.
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -151,15 +174,24 @@ class _ZipReader:
             raise zlib.error("longer than the directory says")
         return content
 
-    def _stored(self, member: zipfile.ZipInfo) -> memoryview:
+    def _stored(self, member: _Member) -> memoryview:
         """A member as the archive stores it."""
-        expected = _LOCAL.size + len(member.filename.encode()) + len(member.extra) + member.compress_size
-        block = os.pread(self.descriptor, expected + _SLACK, member.header_offset)
+        expected = member.header_size + member.compress_size
+        block = os.pread(self._descriptor, expected + _SLACK, member.header_offset)
         signature, name_length, extra_length = _LOCAL.unpack_from(block)
         if signature != b"PK\x03\x04":
             raise zipfile.BadZipFile("its header is not where the directory says")
         start = _LOCAL.size + name_length + extra_length
         missing = start + member.compress_size - len(block)
         if missing > 0:
-            block += os.pread(self.descriptor, missing, member.header_offset + len(block))
+            block += os.pread(self._descriptor, missing, member.header_offset + len(block))
         return memoryview(block)[start : start + member.compress_size]
+
+
+def _member(member: zipfile.ZipInfo) -> _Member | None:
+    """What is needed to read a member; None for one that only the library can read."""
+    if member.flag_bits & _ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return None
+    header_size = _LOCAL.size + len(member.filename.encode()) + len(member.extra)
+    stored = member.compress_type == zipfile.ZIP_STORED
+    return _Member(member.header_offset, header_size, member.compress_size, member.file_size, member.CRC, stored)
