@@ -6,17 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 import httpx
-from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 
 from deeplab.errors import ConfigError, DeepLabError
+from deeplab.stage.stop import STDIN_VARIABLE
 
 
 class ApiError(DeepLabError):
@@ -77,6 +78,18 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise TerminationSignal(signal=number)
 
 
+def end_with_parent() -> None:
+    """Be told to stop when the process that started this one, and asked for it, is gone."""
+    if os.environ.pop(STDIN_VARIABLE, ""):
+        threading.Thread(target=_watch_stdin, name="parent-watch", daemon=True).start()
+
+
+def _watch_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def start_api() -> None:
     """Reach the Prefect API, or start the embedded one where none is configured.
 
@@ -87,10 +100,8 @@ def start_api() -> None:
         ApiError: if it does not answer.
     """
     try:
-        with _blocked(signal.SIGINT), get_client(sync_client=True) as client:
+        with _blocked(signal.SIGINT), _guarded(), get_client(sync_client=True) as client:
             problem = client.api_healthcheck()
-            if client.server_type == ServerType.EPHEMERAL:
-                _end_api_with_this_process()
     except RuntimeError as error:  # the embedded API's server ended or took too long
         raise ApiError(f"Prefect's embedded API did not start: {error}") from None
     if problem is not None:
@@ -98,20 +109,40 @@ def start_api() -> None:
         raise ApiError(f"the Prefect API {url} does not answer ({problem}); start it, or unset PREFECT_API_URL")
 
 
-def _end_api_with_this_process() -> None:
-    """End the embedded API even if this process is killed: it would go on for ever, with a quarter of a gigabyte.
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """End an embedded API that is started within this block when this process ends, even if it is killed.
 
-    A shell waits for the end of a pipe that only this process holds open.
+    The API would go on for ever, with a quarter of a gigabyte. It takes seconds to start, so a thread watches for its
+    first moment.
     """
-    from prefect.server.api.server import SubprocessASGIServer  # loads the whole server, needed only here
+    started = threading.Event()
 
-    server = SubprocessASGIServer()
-    if server.server_process is None:
-        return
+    def watch() -> None:
+        while not _end_api_with_this_process() and not started.wait(0.05):
+            pass
+
+    watcher = threading.Thread(target=watch, name="api-guard", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        started.set()
+        watcher.join()
+
+
+def _end_api_with_this_process() -> bool:
+    """Whether there is an embedded API; a shell then waits for the end of a pipe that only this process holds open."""
+    # Where an API is configured, the module, and with it the whole server, is not loaded.
+    module = sys.modules.get("prefect.server.api.server")
+    server = module.SubprocessASGIServer() if module and hasattr(module, "SubprocessASGIServer") else None
+    if server is None or server.server_process is None:
+        return False
     words = ["sh", "-c", f"read line; kill {server.server_process.pid}"]
     guard = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     # Run before the server's own clean-up: that number may be another process's afterwards.
     atexit.register(_dismiss, guard)
+    return True
 
 
 def _dismiss(guard: subprocess.Popen[bytes]) -> None:

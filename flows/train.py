@@ -50,27 +50,58 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
         return _run(parameters, at)
 
 
-def _run(parameters: TrainFlowParameters, at: Sites) -> Outcome:
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on, and what it came of."""
+
+    made_of: list[StageResult]
+    shards: StageResult
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A measured training."""
+
+    training: StageResult
+    checkpoints: StageResult
+    evaluation: StageResult
+
+    @property
+    def checkpoint(self) -> TrainedCheckpoint:
+        """What later stages read."""
+        return TrainedCheckpoint(self.training, self.checkpoints)
+
+
+def prepare(parameters: TrainFlowParameters, at: Sites) -> Data:
+    """Draw or fetch the data set, and convert it."""
     values = parameters.values
     drawn = [] if parameters.source else [sample(at("sample"), values("sample"))]
     source = parameters.source or str(drawn[0].here())
-
     fetched = fetch(at("fetch"), values("fetch"), source)
     shards = convert(at("convert"), values("convert"), parameters.dataset_name, fetched)
     if not isinstance(fetched, Address) and not shards.reused:
         inspect(parameters.dataset_name, fetched.here())
-    training = train(at("train"), values("train"), parameters.data.name, shards)
+    return Data([*drawn, *([fetched.result] if isinstance(fetched, Fetched) else [])], shards)
+
+
+def fit(parameters: TrainFlowParameters, at: Sites, shards: StageResult) -> Trained:
+    """Train, archive and evaluate."""
+    training = train(at("train"), parameters.values("train"), parameters.data.name, shards)
     checkpoints = archive(at("archive"), training)
     checkpoint = TrainedCheckpoint(training, checkpoints)
-    evaluation = evaluate(at("evaluate"), values("evaluate"), shards, checkpoint)
-    graph = export(at("export"), values("export"), checkpoint)
-    masks = predict(at("predict"), values("predict"), graph, shards)
+    return Trained(training, checkpoints, evaluate(at("evaluate"), parameters.values("evaluate"), shards, checkpoint))
 
-    arrived = [fetched.result] if isinstance(fetched, Fetched) else []
-    page = report(at("report"), [*drawn, *arrived, shards, training, checkpoints, evaluation, graph, masks])
+
+def _run(parameters: TrainFlowParameters, at: Sites) -> Outcome:
+    data = prepare(parameters, at)
+    trained = fit(parameters, at, data.shards)
+    graph = export(at("export"), parameters.values("export"), trained.checkpoint)
+    masks = predict(at("predict"), parameters.values("predict"), graph, data.shards)
+    stages = [trained.training, trained.checkpoints, trained.evaluation, graph, masks]
+    page = report(at("report"), [*data.made_of, data.shards, *stages])
     for result in (graph, masks):
         result.here()  # what a person looks at comes home from wherever it was made
-    return Outcome(checkpoints, evaluation, graph, masks, page)
+    return Outcome(trained.checkpoints, trained.evaluation, graph, masks, page)
 
 
 def summary(outcome: Outcome) -> str:

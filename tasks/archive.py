@@ -15,5 +15,10 @@ def archive(site: Site, training: StageResult) -> StageResult:
         site: where outputs live; an execution that trained has packed its checkpoint itself.
         training: what ``train`` left.
     """
-    call = StageCall("archive", {}, inputs={"train_logdir": training})
+    call = archive_call(training)
     return packed_there(site, call, training) or run_stage(site, call)
+
+
+def archive_call(training: StageResult) -> StageCall:
+    """What the stage is asked to do."""
+    return StageCall("archive", {}, inputs={"train_logdir": training})

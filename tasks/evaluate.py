@@ -8,7 +8,7 @@ from prefect import task
 
 from deeplab.config import ModelDescription
 from tasks.artifacts import ProgressBar, publish_scores, publish_sheet
-from tasks.call import StageCall
+from tasks.call import Source, StageCall
 from tasks.result import StageResult
 from tasks.sources import TrainedCheckpoint
 from tasks.stage import Site, run_stage
@@ -24,18 +24,18 @@ def evaluate(site: Site, values: Mapping[str, Any], shards: StageResult, checkpo
         shards: what ``convert`` left.
         checkpoint: what ``train`` left.
     """
-    description = ModelDescription.read(checkpoint.training.file("model.json"))
-    call = StageCall(
-        "evaluate",
-        values,
-        {"dataset": description.dataset},
-        {"dataset_dir": shards, "checkpoint_dir": checkpoint},
-        description,
-    )
+    call = evaluate_call(values, shards, checkpoint)
     result = run_stage(site, call, watchers=[ProgressBar("evaluate")])
     publish_scores(read_scores(result))
     publish_sheet(result.file("sheet.png"))
     return result
+
+
+def evaluate_call(values: Mapping[str, Any], shards: StageResult, checkpoint: TrainedCheckpoint) -> StageCall:
+    """What the stage is asked to do; the arguments are those of ``evaluate``."""
+    description = ModelDescription.read(checkpoint.training.file("model.json"))
+    inputs: dict[str, Source] = {"dataset_dir": shards, "checkpoint_dir": checkpoint}
+    return StageCall("evaluate", values, {"dataset": description.dataset}, inputs, description)
 
 
 def read_scores(evaluation: StageResult) -> dict[str, Any]:

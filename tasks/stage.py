@@ -108,6 +108,11 @@ def _find(site: Site, entry: Entry) -> tuple[StageResult | None, str | None]:
     return StageResult(entry, manifest, True, copies), None
 
 
+def look_up(site: Site, call: StageCall) -> StageResult | None:
+    """What a stage made, if it is there and whole; nothing runs."""
+    return _find(site, site.store.entry(call.identity(), OUTPUTS[call.stage][1]))[0]
+
+
 def finished(site: Site, stage: str, serves: Callable[[Identity], bool]) -> Iterator[StageResult]:
     """Finished and whole outputs of a stage whose identity serves."""
     for entry in site.store.entries(stage, OUTPUTS[stage][1]):

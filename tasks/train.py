@@ -30,10 +30,7 @@ def train(site: Site, values: Mapping[str, Any], dataset: str, shards: StageResu
         dataset: the data set's registered name.
         shards: what ``convert`` left.
     """
-    inputs: dict[str, Source] = {"dataset_dir": shards}
-    if values.get("tf_initial_checkpoint"):
-        inputs["tf_initial_checkpoint"] = checkpoint(values["tf_initial_checkpoint"], site.mirror)
-    call = StageCall("train", values, {"dataset": dataset}, inputs)
+    call = train_call(site, values, dataset, shards)
     curve = LossCurve()
     start = Start(
         here=lambda entry: _copy_fewer_steps(site, entry), remote=lambda entry: _addresses_of_fewer_steps(site, entry)
@@ -41,6 +38,14 @@ def train(site: Site, values: Mapping[str, Any], dataset: str, shards: StageResu
     result = run_stage(site, call, watchers=[ProgressBar("train"), curve], start=start)
     curve.publish(result.file("metrics.jsonl"))
     return result
+
+
+def train_call(site: Site, values: Mapping[str, Any], dataset: str, shards: StageResult) -> StageCall:
+    """What the stage is asked to do; the arguments are those of ``train``."""
+    inputs: dict[str, Source] = {"dataset_dir": shards}
+    if values.get("tf_initial_checkpoint"):
+        inputs["tf_initial_checkpoint"] = checkpoint(values["tf_initial_checkpoint"], site.mirror)
+    return StageCall("train", values, {"dataset": dataset}, inputs)
 
 
 def _copy_fewer_steps(site: Site, entry: Entry) -> None:
