@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 import httpx
+from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 
@@ -107,6 +108,20 @@ def start_api() -> None:
     if problem is not None:
         url = os.environ.get("PREFECT_API_URL", "of the active Prefect profile")
         raise ApiError(f"the Prefect API {url} does not answer ({problem}); start it, or unset PREFECT_API_URL")
+
+
+def require_server(flag: str) -> None:
+    """Refuse what needs Prefect's UI where there is none.
+
+    Raises:
+        ConfigError: if the API is the embedded one.
+    """
+    with get_client(sync_client=True) as client:
+        if client.server_type == ServerType.EPHEMERAL:
+            raise ConfigError(
+                f"{flag} asks in Prefect's UI, and no server is configured: start one (prefect server start) and set "
+                "PREFECT_API_URL"
+            )
 
 
 @contextmanager

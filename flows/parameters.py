@@ -148,6 +148,9 @@ class TrainFlowParameters(Flags):
         description="Keeps what every stage made, for this and later runs: a folder, or az://CONTAINER/FOLDER.",
     )
     backend: Backend = Field("local", description="Where stages run: on this machine, or as Valohai executions.")
+    approve: bool = Field(
+        False, description="Before the export, show the scores in Prefect's UI and wait for a person's consent."
+    )
     valohai: ValohaiSection = Field(default_factory=ValohaiSection)
     sample: SampleSection = Field(default_factory=SampleSection)  # type: ignore[valid-type]
     fetch: FetchSection = Field(default_factory=FetchSection)  # type: ignore[valid-type]

@@ -19,7 +19,7 @@ from flows.parameters import TrainFlowParameters
 
 # Sections whose fields cannot make a difference to what a trial measures.
 _WITHOUT_EFFECT = ("export.", "predict.", "valohai.")
-_FIXED = ("store", "backend")
+_FIXED = ("store", "backend", "approve")
 _RANGE = re.compile(r"(.+)\.\.(.+)")
 # From this ratio of its ends on, a range is drawn from by orders of magnitude.
 _WIDE = 10.0

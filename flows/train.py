@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows import console
+from flows import approval, console
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -95,6 +95,8 @@ def fit(parameters: TrainFlowParameters, at: Sites, shards: StageResult) -> Trai
 def _run(parameters: TrainFlowParameters, at: Sites) -> Outcome:
     data = prepare(parameters, at)
     trained = fit(parameters, at, data.shards)
+    if parameters.approve:
+        approval.ask(trained.evaluation)
     graph = export(at("export"), parameters.values("export"), trained.checkpoint)
     masks = predict(at("predict"), parameters.values("predict"), graph, data.shards)
     stages = [trained.training, trained.checkpoints, trained.evaluation, graph, masks]
@@ -124,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         parameters = parse(TrainFlowParameters, "python -m flows.train", words)
         console.start_api()
+        if parameters.approve:
+            console.require_server("--approve")
         print(summary(train_flow(parameters)))
 
     return console.run(body)
