@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,6 +26,8 @@ class ApiError(DeepLabError):
     """The Prefect API, where every run is recorded, cannot be used."""
 
 
+# Seconds that a run has to end in after its parent: its stage stops first, then it reports to an API that may be gone too.
+_GRACE = 20.0
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
@@ -89,6 +92,8 @@ def _watch_stdin() -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os._exit(128 + signal.SIGTERM)
 
 
 def start_api() -> None:
