@@ -1,4 +1,4 @@
-# make venv | demo | valohai-demo | test | lint | parity | test-long | chaos | tools | lock
+# make venv | demo | valohai-demo | serve | test | lint | parity | test-long | chaos | tools | lock
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := .venv/tools
@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 DEMO := env -u PREFECT_API_URL -u PREFECT_API_KEY -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/demo/prefect \
 	PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
 
-.PHONY: venv demo valohai-demo test lint parity test-long chaos tools lock
+.PHONY: venv demo valohai-demo serve test lint parity test-long chaos tools lock
 
 venv: $(STAMP)
 
@@ -26,6 +26,10 @@ demo: venv
 # The same with every stage as an execution of a local Valohai, through a real blob service.
 valohai-demo: venv tools
 	@$(DEMO) PATH="$(CURDIR)/$(NPM):$$PATH:$(CURDIR)/$(TOOLS)/node/bin" $(BIN)/python -m tests.valohai_server.demo
+
+# A Prefect server with its UI, a worker and the deployments, until Ctrl-C: make serve PORT=4300
+serve: venv
+	@$(BIN)/python -m deployments.serve $(if $(PORT),--port=$(PORT))
 
 test: venv
 	$(BIN)/python -m pytest

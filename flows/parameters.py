@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from deeplab.config import CONFIGS, Flags, ModelConfig, ModelDescription, PreprocessingConfig, TrainingConfig, resolve
 from deeplab.config.dataset_name import is_dataset_file
+from deeplab.config.variants import VARIANTS
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.errors import ConfigError
 from flows import presets
@@ -80,6 +81,8 @@ def _section(stage: str) -> type[Section]:
         if name in left_out or description.startswith(_WITHOUT_EFFECT):
             continue
         kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+        if name == "model_variant":
+            kind = Annotated[kind, Field(json_schema_extra={"enum": list(VARIANTS)})]
         fields[name] = (kind | None, Field(None, description=_explained(stage, name, description)))
     if stage in _WITH_BACKEND:
         where = "Where this stage runs. Empty: as the whole flow."
@@ -146,6 +149,11 @@ class TrainFlowParameters(Flags):
     store: str = Field(
         _DEFAULT_STORE,
         description="Keeps what every stage made, for this and later runs: a folder, or az://CONTAINER/FOLDER.",
+    )
+    azure_storage: str | None = Field(
+        None,
+        description="Prefect block (Azure storage) that opens az:// and azure:// addresses. "
+        "Empty: AZURE_STORAGE_CONNECTION_STRING and so on.",
     )
     backend: Backend = Field("local", description="Where stages run: on this machine, or as Valohai executions.")
     approve: bool = Field(

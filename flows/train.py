@@ -13,12 +13,14 @@ from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
 from tasks.archive import archive
 from tasks.artifacts import percent
+from tasks.azure_storage import azure_storage
 from tasks.convert import convert
 from tasks.evaluate import evaluate, read_scores
 from tasks.export import export
 from tasks.fetch import Fetched, fetch
 from tasks.inspect import inspect
 from tasks.predict import predict
+from tasks.publication import publish_model
 from tasks.report import report
 from tasks.result import StageResult, shown
 from tasks.sample import sample
@@ -46,8 +48,10 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
     Args:
         parameters: one section a stage; what is left empty comes from the preset, then from the original's defaults.
     """
-    with Sites.of(parameters) as at:
-        return _run(parameters, at)
+    with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
+        outcome = _run(parameters, at)
+        publish_model(parameters.title, outcome.graph, outcome.evaluation)
+    return outcome
 
 
 @dataclass(frozen=True)

@@ -191,10 +191,24 @@ def _variable(name: str) -> str:
     return os.environ.get(f"{_PREFIX}{name}", "").strip()
 
 
+def check_connection_string(text: str) -> None:
+    """Refuse a connection string that cannot be one.
+
+    Raises:
+        ConfigError: with what is expected.
+    """
+    _settings_of(text)
+
+
 def _connection_settings() -> dict[str, str]:
-    """The connection string's settings, by their names in lower case."""
+    """The environment's connection string's settings."""
+    return _settings_of(_variable("CONNECTION_STRING"))
+
+
+def _settings_of(text: str) -> dict[str, str]:
+    """A connection string's settings, by their names in lower case."""
     settings = {}
-    for part in filter(None, _variable("CONNECTION_STRING").split(";")):
+    for part in filter(None, text.split(";")):
         name, mark, value = part.partition("=")
         if not mark:
             raise ConfigError(

@@ -51,7 +51,7 @@ def test_only_what_was_given_is_kept():
     [
         ({}, "--fetch.source is required for the data set ade20k"),
         ({"preset": "dmo"}, "--preset=dmo: unknown; did you mean demo?"),
-        ({"preset": "zzz"}, "--preset=zzz: unknown; one of ade20k_mobilenet_v2, demo"),
+        ({"preset": "zzz"}, "--preset=zzz: unknown; one of ade20k_mobilenet_v2, ade20k_xception_65, "),
         ({"preset": "demo", "dataset": "ade2k"}, "--dataset=ade2k: unknown data set; one of ade20k"),
         ({"preset": "demo", "train": {"train_batch_size": 0}}, "--train.train_batch_size=0: input should be greater"),
         ({"preset": "demo", "train": {"min_scale_factor": 9}}, "train: min_scale_factor=9.0 exceeds"),

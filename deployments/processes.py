@@ -1,0 +1,122 @@
+"""Child processes that end with this one: a server, a worker, and whatever these have started."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+# Lines of a log that are shown when its process has ended by itself.
+_SHOWN = 12
+# Ends what is named in its arguments (process groups) once its standard input ends, which only our own end does.
+_GUARD = "read line; for group; do kill -TERM -- -$group; done; sleep 20; for group; do kill -KILL -- -$group; done"
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process in a session of its own, so that a terminal's Ctrl-C reaches only this one.
+
+    Attributes:
+        name: what it is.
+        process: the process.
+        log: file that takes what it prints.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @classmethod
+    def start(cls, name: str, module: Sequence[str], environment: Mapping[str, str], log: Path) -> "Child":
+        """Start ``python -m MODULE …``."""
+        words = [sys.executable, "-m", *module]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        return cls(name, process, log)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+    def last_lines(self) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-_SHOWN:])
+
+    def end(self, number: signal.Signals, seconds: float) -> None:
+        """Ask it to end, and end it and its session after so many seconds."""
+        if self.running:
+            self.process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def guard(children: Iterable[Child]) -> subprocess.Popen[bytes]:
+    """End the children's sessions even if this process is killed; to be dismissed before they are ended otherwise."""
+    words = ["sh", "-c", _GUARD, "guard", *(str(child.process.pid) for child in children)]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def dismiss(watching: subprocess.Popen[bytes]) -> None:
+    """End a guard, which then does nothing."""
+    watching.kill()
+    watching.communicate()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and these in turn; those nearest to it first."""
+    children: dict[int, list[int]] = {}
+    for child, parent in _parents():
+        children.setdefault(parent, []).append(child)
+    found = list(children.get(pid, ()))
+    for child in found:
+        found.extend(children.get(child, ()))
+    return found
+
+
+def end_all(pids: Sequence[int], seconds: float) -> None:
+    """Ask processes that are not our children to end, and end them after so many seconds."""
+    _send(pids, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(map(alive, pids)):
+        time.sleep(0.1)
+    _send(pids, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    return any(pid == child for child, _ in _parents())
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _parents() -> list[tuple[int, int]]:
+    """Each running process and the one that has started it."""
+    if not Path("/proc/self/stat").exists():
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
+        rows = [line.split() for line in listed.stdout.splitlines()]
+        return [(int(pid), int(parent)) for pid, parent, state in rows if not state.startswith("Z")]
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            # The name, in brackets, may hold anything.
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                found.append((int(entry.name), int(parent)))
+    return found
