@@ -26,7 +26,7 @@ class ApiError(DeepLabError):
     """The Prefect API, where every run is recorded, cannot be used."""
 
 
-# Seconds that a run has to end in after its parent: its stage stops first, then it reports to an API that may be gone too.
+# Seconds that a run has to end in after its parent: its stage stops first, and the API may be gone too.
 _GRACE = 20.0
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 

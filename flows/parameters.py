@@ -6,6 +6,7 @@ preset, then ``model.json``, then the original's default decides.
 """
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,7 +45,7 @@ _SUPPLIED: dict[str, set[str]] = {
     "export": {"dataset", "checkpoint_path", "export_path"},
     "predict": {"dataset", "model", "output_dir"},
 }
-# Stages whose network is the trained one: a field that decides the weights could only contradict it.
+# Stages whose network is the trained one.
 _AFTER_TRAINING = {"evaluate", "export", "predict"}
 # Their default is the crop of the training.
 _CROPS = {"eval_crop_size", "crop_size"}
@@ -52,7 +53,7 @@ _WITHOUT_EFFECT = "Accepted for the original's sake"
 
 
 # Where a stage runs, besides its flags; archiving is part of the training's execution.
-_WITH_BACKEND = ("fetch", "convert", "train", "evaluate", "export", "predict")
+WITH_BACKEND = ("fetch", "convert", "train", "evaluate", "export", "predict")
 _PLACEMENT = ("backend", "environment")
 Backend = Literal["local", "valohai"]
 # Stages whose outputs a stage reads.
@@ -71,10 +72,17 @@ class Section(Flags):
         return {name: value for name, value in self if value is not None and name not in _PLACEMENT}
 
 
-def _section(stage: str) -> type[Section]:
-    """Derive a stage's section from its configuration model."""
+def section_of(stage: str, *, trained: bool = True, left_out: Collection[str] = ()) -> type[Section]:
+    """Derive a stage's section from its configuration model.
+
+    Args:
+        stage: the stage's name.
+        trained: its network is one that the flow trained: fields that decide the weights could only contradict it.
+        left_out: further flags that the flow itself supplies.
+    """
     config = CONFIGS[stage]
-    left_out = _SUPPLIED[stage] | (set(config.weight_fields()) if stage in _AFTER_TRAINING else set())
+    decided = set(config.weight_fields()) if trained and stage in _AFTER_TRAINING else set()
+    left_out = {*_SUPPLIED[stage], *left_out, *decided}
     fields: dict[str, Any] = {}
     for name, info in config.model_fields.items():
         description = info.description or ""
@@ -84,7 +92,7 @@ def _section(stage: str) -> type[Section]:
         if name == "model_variant":
             kind = Annotated[kind, Field(json_schema_extra={"enum": list(VARIANTS)})]
         fields[name] = (kind | None, Field(None, description=_explained(stage, name, description)))
-    if stage in _WITH_BACKEND:
+    if stage in WITH_BACKEND:
         where = "Where this stage runs. Empty: as the whole flow."
         if stage == "fetch":
             where += " On valohai the converting execution reads the address itself."
@@ -106,13 +114,13 @@ def _explained(stage: str, name: str, description: str) -> str:
     return f"{description} Empty: {str(shown).lower() if isinstance(shown, bool) else shown}."
 
 
-SampleSection = _section("sample")
-FetchSection = _section("fetch")
-ConvertSection = _section("convert")
-TrainSection = _section("train")
-EvaluateSection = _section("evaluate")
-ExportSection = _section("export")
-PredictSection = _section("predict")
+SampleSection = section_of("sample")
+FetchSection = section_of("fetch")
+ConvertSection = section_of("convert")
+TrainSection = section_of("train")
+EvaluateSection = section_of("evaluate")
+ExportSection = section_of("export")
+PredictSection = section_of("predict")
 SECTIONS: dict[str, type[Section]] = {
     "sample": SampleSection,
     "fetch": FetchSection,
@@ -210,7 +218,7 @@ class TrainFlowParameters(Flags):
                 raise ConfigError(
                     f"--{stage}.backend=valohai needs what {' and '.join(here)} leaves on this machine: "
                     "give --store=az://CONTAINER/FOLDER, where both can read it"
-                    + "".join(f", or --{producer}.backend=valohai" for producer in here if producer in _WITH_BACKEND)
+                    + "".join(f", or --{producer}.backend=valohai" for producer in here if producer in WITH_BACKEND)
                 )
         remote_convert = self.runs_remotely("convert")
         if remote_convert and not (self.source and is_url(self.source)):
@@ -253,7 +261,7 @@ class TrainFlowParameters(Flags):
 
     def runs_remotely(self, stage: str) -> bool:
         """Whether a stage runs as an execution."""
-        return stage in _WITH_BACKEND and (getattr(self, stage).backend or self.backend) == "valohai"
+        return stage in WITH_BACKEND and (getattr(self, stage).backend or self.backend) == "valohai"
 
     def environment(self, stage: str) -> str | None:
         """The machine type of a stage's execution; None: the step's or the project's."""

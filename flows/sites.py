@@ -4,8 +4,9 @@ import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
-from flows.parameters import TrainFlowParameters
+from flows.parameters import WITH_BACKEND, ValohaiSection
 from tasks.mirror import Mirror
 from tasks.sources import is_url
 from tasks.stage import Site
@@ -14,6 +15,24 @@ from tasks.valohai.block import load_connection
 from tasks.valohai.client import Client
 from tasks.valohai.polling import Limits
 from tasks.valohai.runner import Options, Runner
+
+
+class Placement(Protocol):
+    """The parameters of a flow, as far as they say where its stages run."""
+
+    @property
+    def store(self) -> str:
+        """Path or URL."""
+
+    @property
+    def valohai(self) -> ValohaiSection:
+        """How stages run as executions."""
+
+    def runs_remotely(self, stage: str) -> bool:
+        """Whether a stage runs as an execution."""
+
+    def environment(self, stage: str) -> str | None:
+        """The machine type of a stage's execution."""
 
 
 class Sites:
@@ -26,14 +45,12 @@ class Sites:
         client: of Valohai, if any stage runs there.
     """
 
-    def __init__(
-        self, parameters: TrainFlowParameters, store: Store, mirror: Mirror | None, client: Client | None
-    ) -> None:
+    def __init__(self, parameters: Placement, store: Store, mirror: Mirror | None, client: Client | None) -> None:
         self._parameters, self._store, self._mirror, self._client = parameters, store, mirror, client
         self._service = Runner(client, _options(parameters)) if client else None
 
     @classmethod
-    def of(cls, parameters: TrainFlowParameters) -> "Sites":
+    def of(cls, parameters: Placement) -> "Sites":
         """Open the store, and the connection where a stage needs it.
 
         Raises:
@@ -42,7 +59,7 @@ class Sites:
         """
         store, mirror = open_store(parameters.store)
         client = None
-        if any(parameters.runs_remotely(stage) for stage in type(parameters).model_fields):
+        if any(parameters.runs_remotely(stage) for stage in WITH_BACKEND):
             client = Client(load_connection(parameters.valohai.credentials))
             _ = client.project  # a wrong token or project is told before any work
         return cls(parameters, store, mirror, client)
@@ -67,7 +84,7 @@ class Sites:
             self._client.close()
 
 
-def _options(parameters: TrainFlowParameters) -> Options:
+def _options(parameters: Placement) -> Options:
     section = parameters.valohai
     return Options(section.commit, Limits(queue=section.queue_limit_secs, run=section.run_limit_secs))
 

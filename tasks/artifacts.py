@@ -28,6 +28,8 @@ from tasks.pictures import data_uri, jpeg_data_uri
 _PROGRESS_INTERVAL, _CURVE_INTERVAL = 1.0, 10.0
 # Most bytes of a picture in Prefect's database.
 _LARGEST_PICTURE = 150_000
+# Photos with masks that are shown.
+_OVERLAYS = 6
 # Odd files that are listed.
 _ODD = 10
 
@@ -133,6 +135,22 @@ def publish_sheet(path: Path) -> None:
     """Show the sheet photo | truth | prediction, if the stage drew one."""
     if path.exists():
         _show("the sheet", lambda: _publish_picture(path, "evaluate-sheet", "Photo | truth | prediction"))
+
+
+def publish_overlays(paths: Sequence[Path]) -> None:
+    """Show some pictures of photos with their masks, evenly chosen."""
+    chosen = [paths[number * len(paths) // _OVERLAYS] for number in range(_OVERLAYS)] if paths else []
+
+    def publish() -> None:
+        pictures = [
+            f"{path.stem}\n\n![{path.stem}]({jpeg_data_uri(path, widest=480, largest=_LARGEST_PICTURE // _OVERLAYS)})"
+            for path in dict.fromkeys(chosen)
+        ]
+        text = f"{len(paths)} photos\n\n" + "\n\n".join(pictures)
+        create_markdown_artifact(text, key="predict-overlays", description="Photos with their masks")
+
+    if chosen:
+        _show("the overlays", publish)
 
 
 def publish_inspection(found: Mapping[str, Any], sheet: Path) -> None:

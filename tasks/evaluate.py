@@ -24,7 +24,27 @@ def evaluate(site: Site, values: Mapping[str, Any], shards: StageResult, checkpo
         shards: what ``convert`` left.
         checkpoint: what ``train`` left.
     """
-    call = evaluate_call(values, shards, checkpoint)
+    return _measure(site, evaluate_call(values, shards, checkpoint))
+
+
+@task(persist_result=False, name="evaluate")
+def measure(
+    site: Site, values: Mapping[str, Any], records: Source, checkpoint: Source, description: ModelDescription | None
+) -> StageResult:
+    """Evaluate a person's checkpoint.
+
+    Args:
+        site: where the stage runs.
+        values: the stage's flags.
+        records: shards.
+        checkpoint: of any training.
+        description: what is known of the checkpoint, if anything.
+    """
+    inputs = {"dataset_dir": records, "checkpoint_dir": checkpoint}
+    return _measure(site, StageCall("evaluate", values, inputs=inputs, description=description))
+
+
+def _measure(site: Site, call: StageCall) -> StageResult:
     result = run_stage(site, call, watchers=[ProgressBar("evaluate")])
     publish_scores(read_scores(result))
     publish_sheet(result.file("sheet.png"))

@@ -1,4 +1,4 @@
-"""Segment photos with the frozen graph."""
+"""Segment photos: with the frozen graph of a run, or with any network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from prefect import task
 
 from deeplab.config import ModelDescription
-from tasks.artifacts import ProgressBar
+from tasks.artifacts import ProgressBar, publish_overlays
 from tasks.call import Source, StageCall
 from tasks.result import StageResult
 from tasks.sources import photos
@@ -27,10 +27,31 @@ def predict(site: Site, values: Mapping[str, Any], graph: StageResult, shards: S
         shards: what ``convert`` left.
     """
     description = ModelDescription.read(graph.file(f"{graph.entry.file_name}.model.json"))
-    images: Source = shards
     if values.get("images"):
-        images = photos(values["images"], site.mirror)
-    else:
-        values = {"max_images": _DEFAULT_COUNT, **values}
-    call = StageCall("predict", values, inputs={"model": graph, "images": images}, description=description)
+        return _predict(site, values, graph, photos(values["images"], site.mirror), description)
+    return _predict(site, {"max_images": _DEFAULT_COUNT, **values}, graph, shards, description)
+
+
+@task(persist_result=False, name="predict")
+def segment(
+    site: Site, values: Mapping[str, Any], model: Source, images: Source, description: ModelDescription | None
+) -> StageResult:
+    """Write masks, coloured masks and overlays of a person's photos, and show some.
+
+    Args:
+        site: where the stage runs.
+        values: the stage's flags.
+        model: frozen graph or checkpoint.
+        images: photos.
+        description: what is known of the model, if anything.
+    """
+    result = _predict(site, values, model, images, description)
+    publish_overlays(sorted((result.here() / "overlays").iterdir()))
+    return result
+
+
+def _predict(
+    site: Site, values: Mapping[str, Any], model: Source, images: Source, description: ModelDescription | None
+) -> StageResult:
+    call = StageCall("predict", values, inputs={"model": model, "images": images}, description=description)
     return run_stage(site, call, watchers=[ProgressBar("predict")])

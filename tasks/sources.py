@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deeplab.config import ModelDescription
+from deeplab.config.description import FILE_NAME
 from deeplab.data.fetch import find_origin
 from deeplab.errors import DataError
 from deeplab.stage.inputs import input_digest
@@ -115,7 +117,7 @@ def address(url: str, azure_endpoint: str | None = None) -> Address:
     return Address(url, combined_digest(find_origin(url, azure_endpoint).identity))
 
 
-def checkpoint(place: str, mirror: Mirror | None) -> UserFiles | Address:
+def checkpoint(place: str, mirror: Mirror | None, flag: str = "train.tf_initial_checkpoint") -> UserFiles | Address:
     """A checkpoint that came from elsewhere: an address, a folder, an archive, or the prefix of its files.
 
     Raises:
@@ -123,14 +125,43 @@ def checkpoint(place: str, mirror: Mirror | None) -> UserFiles | Address:
     """
     if is_url(place):
         return address(place)
-    path = Path(place)
-    parts = _parts(path)
+    parts = _parts(Path(place))
     if parts:
         digest = combined_digest({file.name: sha256_of(file) for file in parts})
-        return UserFiles(place, parts, digest, mirror, "train.tf_initial_checkpoint")
+        return UserFiles(place, parts, digest, mirror, flag)
+    return files(place, mirror, flag)
+
+
+def files(place: str, mirror: Mirror | None, flag: str) -> UserFiles | Address:
+    """A file or a folder of files, or an address.
+
+    Raises:
+        DataError: if there is none.
+    """
+    if is_url(place):
+        return address(place)
+    path = Path(place)
     digest = input_digest(path)
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _counts(file))
-    return UserFiles(place, files, digest, mirror, "train.tf_initial_checkpoint")
+    found = [path] if path.is_file() else sorted(file for file in path.iterdir() if _counts(file))
+    return UserFiles(place, found, digest, mirror, flag)
+
+
+def network(place: str, mirror: Mirror | None, flag: str) -> tuple[UserFiles | Address, ModelDescription | None]:
+    """A frozen graph or a checkpoint, and what its ``model.json`` tells, if there is one that can be read here.
+
+    Raises:
+        DataError: if there is nothing.
+    """
+    if is_url(place):
+        return address(place), None
+    path = Path(place)
+    beside = path.with_name(f"{path.name}.{FILE_NAME}")
+    if path.is_file() and beside.is_file():
+        digest = combined_digest({"": sha256_of(path), ".model.json": sha256_of(beside)})
+        return UserFiles(place, [path, beside], digest, mirror, flag), ModelDescription.read(beside)
+    inside = (path if path.is_dir() else path.parent) / FILE_NAME
+    described = inside.is_file() and not path.is_file()
+    return checkpoint(place, mirror, flag), ModelDescription.read(inside) if described else None
 
 
 def _parts(prefix: Path) -> list[Path]:
@@ -140,7 +171,7 @@ def _parts(prefix: Path) -> list[Path]:
     return sorted(file for file in prefix.parent.glob(f"{prefix.name}.*") if file.is_file())
 
 
-def photos(place: str, mirror: Mirror | None) -> UserFiles:
+def photos(place: str, mirror: Mirror | None, flag: str = "predict.images") -> UserFiles:
     """A photo, a folder or a glob; the names count too, because the masks carry them.
 
     Raises:
@@ -149,7 +180,7 @@ def photos(place: str, mirror: Mirror | None) -> UserFiles:
     path = Path(place)
     files = _matches(path, place)
     named = {file.name: sha256_of(file) for file in files} if path.is_file() or not path.exists() else {}
-    return UserFiles(place, files, combined_digest(named) if named else input_digest(path), mirror, "predict.images")
+    return UserFiles(place, files, combined_digest(named) if named else input_digest(path), mirror, flag)
 
 
 def _matches(path: Path, place: str) -> list[Path]:

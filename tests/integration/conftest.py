@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 
 Result = subprocess.CompletedProcess[str]
+Flow = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Result
+from tests.integration.conftest import Flow
 
 pytestmark = pytest.mark.long
-Flow = Callable[..., Result]
+
 STAGES = ("sample", "fetch", "convert", "train", "archive", "evaluate", "export", "predict")
 TINY = [
     "--preset=demo",

@@ -1,0 +1,65 @@
+"""Masks for a folder of photos: ``python -m flows.batch_inference --model=graph.pb --images=photos``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from prefect import flow
+from pydantic import Field
+
+from flows import console
+from flows.command_line import parse
+from flows.one_stage import OneStageParameters, plain_section
+from flows.parameters import Section
+from flows.sites import Sites
+from tasks.predict import segment
+from tasks.result import StageResult, shown
+from tasks.sources import network, photos
+
+console.quiet_expected_errors()
+
+PredictSection = plain_section("predict", "images")
+
+
+class InferenceParameters(OneStageParameters):
+    """Segment photos with a frozen graph or a checkpoint."""
+
+    model: str = Field(description="Frozen graph; checkpoint as folder, prefix or archive; or an address of one.")
+    images: str = Field(description="A photo, a folder, a glob of photos, or records.")
+    predict: PredictSection = Field(default_factory=PredictSection)  # type: ignore[valid-type]
+
+    @property
+    def title(self) -> str:
+        """The photos' and the model's names, for the name of a run."""
+        return f"{Path(self.images).name} with {Path(self.model).name}"
+
+
+@flow(name="batch-inference", flow_run_name="{parameters.title}", persist_result=False)
+def batch_inference_flow(parameters: InferenceParameters) -> StageResult:
+    """Segment photos: masks, coloured masks and overlays.
+
+    Args:
+        parameters: which photos, with which model, and where.
+    """
+    with Sites.of(parameters) as at:
+        site = at("predict")
+        model, description = network(parameters.model, site.mirror, "model")
+        images = photos(parameters.images, site.mirror, "images")
+        return segment(site, cast("Section", parameters.predict).given(), model, images, description)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the flow from a command line; returns the exit status."""
+
+    def body() -> None:
+        words = sys.argv[1:] if arguments is None else arguments
+        parameters = parse(InferenceParameters, "python -m flows.batch_inference", words)
+        console.start_api()
+        print(f"masks  {shown(batch_inference_flow(parameters).here())}")
+
+    return console.run(body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
