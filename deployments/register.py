@@ -63,7 +63,9 @@ def load(entry: Entry, root: Path = ROOT) -> Flow[..., Any]:
         flow: Flow[..., Any] = load_flow_from_entrypoint(f"{root}/{entry.entrypoint}")
     except Exception as error:  # whatever importing a person's file raises
         raise ConfigError(f"{entry.name}: {entry.entrypoint} cannot be loaded: {error}") from error
-    for given in (entry.parameters, *(schedule.parameters for schedule in entry.schedules)):
+    # One that gives none leaves them to whoever starts a run; a schedule starts runs by itself.
+    asked = [*([entry.parameters] if entry.parameters else []), *(schedule.parameters for schedule in entry.schedules)]
+    for given in asked:
         try:
             flow.validate_parameters({**entry.parameters, **given})
         except (ParameterTypeError, TypeError) as error:

@@ -1,0 +1,1 @@
+"""Prefect's own pages, operated as a person does."""
