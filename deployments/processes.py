@@ -73,8 +73,13 @@ def dismiss(watching: subprocess.Popen[bytes]) -> None:
     watching.communicate()
 
 
+def children_of(pid: int) -> list[int]:
+    """The running processes that a process has started."""
+    return [child for child, parent in _parents() if parent == pid]
+
+
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and these in turn; those nearest to it first."""
+    """The running processes that a process has started, and these in turn."""
     children: dict[int, list[int]] = {}
     for child, parent in _parents():
         children.setdefault(parent, []).append(child)
@@ -84,21 +89,16 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def end_all(pids: Sequence[int], seconds: float) -> None:
-    """Ask processes that are not our children to end, and end them after so many seconds."""
-    _send(pids, signal.SIGTERM)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and any(map(alive, pids)):
+def wait_for(pids: Iterable[int], seconds: float) -> None:
+    """Wait until processes that are not our children have ended, so many seconds at most."""
+    waiting, deadline = set(pids), time.monotonic() + seconds
+    while waiting and time.monotonic() < deadline:
         time.sleep(0.1)
-    _send(pids, signal.SIGKILL)
+        waiting &= {child for child, _ in _parents()}
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
-    return any(pid == child for child, _ in _parents())
-
-
-def _send(pids: Iterable[int], number: signal.Signals) -> None:
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to processes; those that have ended are passed over."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

@@ -19,7 +19,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from deeplab.errors import ConfigError, DeepLabError
-from deployments.processes import Child, descendants, dismiss, end_all, guard
+from deployments.processes import Child, children_of, descendants, dismiss, guard, send, wait_for
 from deployments.project_file import ROOT
 from deployments.work_pool import NAME
 from flows import console
@@ -144,13 +144,21 @@ def _watch(children: Sequence[Child]) -> None:
 
 
 def _end_worker(worker: Child) -> None:
-    """First no new run is begun, then those that are there are told to stop, and only then is nobody left."""
-    runs = descendants(worker.process.pid)
+    """Tell the runs to stop while there is a server to record it, then end the worker.
+
+    The worker is held still until then: it would begin the runs that wait, and end those that stop without their
+    saying so.
+    """
+    pid = worker.process.pid
+    runs = children_of(pid) if worker.running else []
     if runs:
-        print("stopping the runs; each keeps what it has done", flush=True)
-    if worker.running:
-        worker.process.send_signal(signal.SIGINT)
-    end_all(runs, _RUNS_PATIENCE)
+        print("stopping the runs; what is done is kept", flush=True)
+        worker.process.send_signal(signal.SIGSTOP)
+        everything = descendants(pid)
+        send(runs, signal.SIGTERM)
+        wait_for(runs, _RUNS_PATIENCE)
+        send(everything, signal.SIGKILL)
+        worker.process.send_signal(signal.SIGCONT)
     worker.end(signal.SIGINT, _WORKER_PATIENCE)
 
 
