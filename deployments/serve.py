@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def _wait_until_ready(server: Child, place: Place) -> None:
     raise ServeError(f"the Prefect server {reason}; the end of {server.log}:\n{server.last_lines()}")
 
 
-def _register(environment: dict[str, str], file: Path | None) -> None:
+def _register(environment: Mapping[str, str], file: Path | None) -> None:
     words = [sys.executable, "-m", "deployments.register", *([f"--file={file}"] if file else [])]
     # In this terminal's process group: Ctrl-C ends it too.
     if subprocess.run(words, env=environment, check=False).returncode:
