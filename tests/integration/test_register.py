@@ -15,6 +15,7 @@ from deployments.project_file import FILE, ROOT
 from flows.parameters import SECTIONS, TrainFlowParameters
 from tests import prefect_server
 
+pytestmark = pytest.mark.long
 TRIGGER = "DeepLab: a new network is applied"
 Server = tuple[httpx.Client, dict[str, str]]
 

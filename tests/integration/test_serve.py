@@ -1,4 +1,4 @@
-"""``python -m deployments.serve`` as a person uses it: deployments, runs, a queue, a schedule, a trigger, and its end."""
+"""``python -m deployments.serve`` as a person uses it: deployments, runs, a queue, a schedule, a trigger, the end."""
 
 import os
 import signal
