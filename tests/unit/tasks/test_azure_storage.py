@@ -5,7 +5,6 @@ import os
 import pytest
 
 from deeplab.data.azure import find_account, parse
-from deeplab.errors import ConfigError
 from tasks import azure_storage
 from tasks.azure_storage import AzureStorage
 
