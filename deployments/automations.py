@@ -97,11 +97,28 @@ def register_automations(client: SyncPrefectClient) -> Iterator[tuple[str, str]]
     yield automation.name, _register(client, automation)
 
 
-def _register(client: SyncPrefectClient, automation: AutomationCore) -> str:
-    """An automation of that name stays the same one, and switched off if it is."""
-    found = client.read_automations_by_name(automation.name)
+def _register(client: SyncPrefectClient, wanted: AutomationCore) -> str:
+    """An automation of that name stays the same one, and switched off if it is.
+
+    One that is as it should be is not touched: a change makes the server forget which runs it watches.
+    """
+    found = client.read_automations_by_name(wanted.name)
     if not found:
-        client.create_automation(automation)
+        client.create_automation(wanted)
         return "made"
-    client.update_automation(found[0].id, automation.model_copy(update={"enabled": found[0].enabled}))
+    if _content(found[0]) == _content(wanted):
+        return "as it was"
+    client.update_automation(found[0].id, wanted.model_copy(update={"enabled": found[0].enabled}))
     return "brought up to date"
+
+
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    """What makes an automation, without what the server adds."""
+    kept = {"description", "trigger", "actions"}
+    content: dict[str, Any] = AutomationCore.model_validate(automation.model_dump()).model_dump(
+        mode="json", include=kept, exclude={"trigger": {"id"}}
+    )
+    # Sets have no order.
+    names = ("after", "expect", "for_each")
+    content["trigger"] |= {name: sorted(content["trigger"][name]) for name in names}
+    return content

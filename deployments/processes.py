@@ -12,8 +12,15 @@ from pathlib import Path
 
 # Lines of a log that are shown when its process has ended by itself.
 _SHOWN = 12
-# Ends what is named in its arguments (process groups) once its standard input ends, which only our own end does.
-_GUARD = "read line; for group; do kill -TERM -- -$group; done; sleep 20; for group; do kill -KILL -- -$group; done"
+# Reads the numbers of processes until its standard input ends, which only our own end does, and ends them then: first
+# as Ctrl-C does, and at last with all that is in their sessions.
+_GUARD = """
+all=
+while read pid; do all="$all $pid"; done
+for pid in $all; do kill -INT $pid; done
+sleep 20
+for pid in $all; do kill -KILL -- -$pid; done
+"""
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,6 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-
-    @classmethod
-    def start(cls, name: str, module: Sequence[str], environment: Mapping[str, str], log: Path) -> "Child":
-        """Start ``python -m MODULE …``."""
-        words = [sys.executable, "-m", *module]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        return cls(name, process, log)
 
     @property
     def running(self) -> bool:
@@ -61,20 +58,53 @@ class Child:
         self.process.wait()
 
 
-def guard(children: Iterable[Child]) -> subprocess.Popen[bytes]:
-    """End the children's sessions even if this process is killed; to be dismissed before they are ended otherwise."""
-    words = ["sh", "-c", _GUARD, "guard", *(str(child.process.pid) for child in children)]
-    return subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+class Children:
+    """Starts processes, which end with this one even if it is killed.
+
+    Args:
+        environment: of each of them.
+        logs: folder of their logs, ``NAME.log``.
+    """
+
+    def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
+        self.environment, self._logs = environment, logs
+        self.all: list[Child] = []
+        words = ["sh", "-c", _GUARD]
+        quiet = subprocess.DEVNULL
+        self._guard = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=quiet, start_new_session=True)
+
+    def start(self, name: str, module: Sequence[str]) -> Child:
+        """Start ``python -m MODULE …``."""
+        log = self._logs / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        child = Child(name, process, log)
+        self.all.append(child)
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(f"{process.pid}\n".encode())
+        self._guard.stdin.flush()
+        return child
+
+    def ended(self) -> None:
+        """All of them have been ended: their numbers may be other processes' from now on."""
+        self._guard.kill()
+        self._guard.communicate()
 
 
-def dismiss(watching: subprocess.Popen[bytes]) -> None:
-    """End a guard, which then does nothing."""
-    watching.kill()
-    watching.communicate()
+def children_of(pid: int) -> list[int]:
+    """The running processes that a process has started."""
+    return [child for child, parent in _parents() if parent == pid]
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and these in turn; those nearest to it first."""
+    """The running processes that a process has started, and these in turn."""
     children: dict[int, list[int]] = {}
     for child, parent in _parents():
         children.setdefault(parent, []).append(child)
@@ -84,21 +114,16 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def end_all(pids: Sequence[int], seconds: float) -> None:
-    """Ask processes that are not our children to end, and end them after so many seconds."""
-    _send(pids, signal.SIGTERM)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and any(map(alive, pids)):
+def wait_for(pids: Iterable[int], seconds: float) -> None:
+    """Wait until processes that are not our children have ended, so many seconds at most."""
+    waiting, deadline = set(pids), time.monotonic() + seconds
+    while waiting and time.monotonic() < deadline:
         time.sleep(0.1)
-    _send(pids, signal.SIGKILL)
+        waiting &= {child for child, _ in _parents()}
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
-    return any(pid == child for child, _ in _parents())
-
-
-def _send(pids: Iterable[int], number: signal.Signals) -> None:
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to processes; those that have ended are passed over."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

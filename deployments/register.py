@@ -74,9 +74,14 @@ def load(entry: Entry, root: Path = ROOT) -> Flow[..., Any]:
 
 
 def deploy(client: SyncPrefectClient, entry: Entry, pull: list[dict[str, Any]], root: Path = ROOT) -> str:
-    """Make a deployment, or bring it up to date; returns its name."""
+    """Make a deployment, or bring it up to date; returns its name.
+
+    Raises:
+        ConfigError: if it could not run, or its work pool is not there.
+    """
     flow = load(entry, root)
     name = f"{flow.name}/{entry.name}"
+    _check_pool(client, entry)
     switches = _switches(client, name)
     limit = entry.concurrency_limit
     client.create_deployment(
@@ -97,6 +102,17 @@ def deploy(client: SyncPrefectClient, entry: Entry, pull: list[dict[str, Any]], 
         pull_steps=pull,
     )
     return name
+
+
+def _check_pool(client: SyncPrefectClient, entry: Entry) -> None:
+    pool = entry.work_pool.name
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        kind = pool.rpartition("-")[2]
+        raise ConfigError(
+            f"{entry.name}: there is no work pool {pool}; make it first: prefect work-pool create --type={kind} {pool}"
+        ) from None
 
 
 def _switches(client: SyncPrefectClient, name: str) -> dict[str, bool]:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from deeplab.errors import ConfigError, DeepLabError
-from deployments.processes import Child, descendants, dismiss, end_all, guard
+from deployments.processes import Child, Children, children_of, descendants, send, wait_for
 from deployments.project_file import ROOT
 from deployments.work_pool import NAME
 from flows import console
@@ -68,6 +68,8 @@ class Place:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_API_HOST": self.host,
             "PREFECT_SERVER_API_PORT": str(self.port),
+            # So that the place of a run that died with the server is given back after a restart.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "PYTHONPATH": os.pathsep.join(paths),
@@ -92,21 +94,19 @@ def serve(place: Place, file: Path | None = None) -> None:
         lock.acquire()
     except Timeout:
         raise ConfigError(f"--home={place.home} is served already; stop that first, or give another folder") from None
-    with lock, contextlib.ExitStack() as ends:
-        environment = place.environment()
-        server = Child.start("server", ["prefect", "server", "start"], environment, place.home / "server.log")
-        ends.callback(server.end, signal.SIGTERM, _SERVER_PATIENCE)
-        watching = guard([server])
-        ends.callback(lambda: dismiss(watching))
-        _wait_until_ready(server, place)
-        _register(environment, file)
-        words = ["prefect", "worker", "start", f"--pool={NAME}", "--type=process", f"--name={socket.gethostname()}"]
-        worker = Child.start("worker", words, environment, place.home / "worker.log")
-        ends.callback(_end_worker, worker)
-        dismiss(watching)
-        watching = guard([worker, server])
-        _tell(place)
-        _watch([server, worker])
+    with lock:
+        children = Children(place.environment(), place.home)
+        try:
+            server = children.start("server", ["prefect", "server", "start"])
+            _wait_until_ready(server, place)
+            _register(children.environment, file)
+            words = ["prefect", "worker", "start", f"--pool={NAME}", "--type=process", f"--name={socket.gethostname()}"]
+            children.start("worker", words)
+            _tell(place)
+            _watch(children.all)
+        finally:
+            _no_more_signals()
+            _end(children)
 
 
 def _wait_until_ready(server: Child, place: Place) -> None:
@@ -121,7 +121,7 @@ def _wait_until_ready(server: Child, place: Place) -> None:
     raise ServeError(f"the Prefect server {reason}; the end of {server.log}:\n{server.last_lines()}")
 
 
-def _register(environment: dict[str, str], file: Path | None) -> None:
+def _register(environment: Mapping[str, str], file: Path | None) -> None:
     words = [sys.executable, "-m", "deployments.register", *([f"--file={file}"] if file else [])]
     # In this terminal's process group: Ctrl-C ends it too.
     if subprocess.run(words, env=environment, check=False).returncode:
@@ -143,15 +143,40 @@ def _watch(children: Sequence[Child]) -> None:
     )
 
 
-def _end_worker(worker: Child) -> None:
-    """First no new run is begun, then those that are there are told to stop, and only then is nobody left."""
-    runs = descendants(worker.process.pid)
-    if runs:
-        print("stopping the runs; each keeps what it has done", flush=True)
-    if worker.running:
-        worker.process.send_signal(signal.SIGINT)
-    end_all(runs, _RUNS_PATIENCE)
-    worker.end(signal.SIGINT, _WORKER_PATIENCE)
+def _no_more_signals() -> None:
+    """From here on a second Ctrl-C, or make's own signal after the terminal's, could only leave something behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end(children: Children) -> None:
+    """End the worker with its runs, and only then the server, which records how they ended."""
+    for child in reversed(children.all):
+        if child.name == "worker":
+            _stop_runs(child)
+            child.end(signal.SIGINT, _WORKER_PATIENCE)
+        else:
+            child.end(signal.SIGTERM, _SERVER_PATIENCE)
+    children.ended()
+
+
+def _stop_runs(worker: Child) -> None:
+    """Tell a worker's runs to stop.
+
+    The worker is held still meanwhile: it would begin the runs that wait, and end those that stop without their
+    saying so.
+    """
+    runs = children_of(worker.process.pid) if worker.running else []
+    if not runs:
+        return
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print("stopping the runs; what is done is kept", flush=True)
+    worker.process.send_signal(signal.SIGSTOP)
+    everything = descendants(worker.process.pid)
+    send(runs, signal.SIGTERM)
+    wait_for(runs, _RUNS_PATIENCE)
+    send(everything, signal.SIGKILL)
+    worker.process.send_signal(signal.SIGCONT)
 
 
 def _free_port(host: str, port: int | None) -> int:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deeplab.data.azure import check_connection_string
 from deeplab.errors import ConfigError
@@ -31,6 +31,9 @@ SignIn = Literal["anonymous", "account_key", "sas_token", "connection_string", "
 
 class AzureStorage(Block):
     """How ``az://`` and ``azure://`` addresses are opened."""
+
+    # An error would repeat the secrets.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     _block_type_name = "Azure storage"
     _block_type_slug = _SLUG
@@ -81,7 +84,7 @@ def azure_storage(block: str | None) -> Iterator[None]:
         block: its name; None leaves the environment as it is.
 
     Raises:
-        ConfigError: if there is no such block.
+        ConfigError: if there is no such block, or it cannot be used.
     """
     if block is None:
         yield
@@ -104,6 +107,9 @@ def _replace(old: dict[str, str], new: dict[str, str]) -> None:
 def _load(block: str) -> AzureStorage:
     try:
         loaded: Any = AzureStorage.load(block)
+    except ValidationError as error:
+        reason = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"Prefect block {block!r}: {reason}") from None
     except ValueError:
         raise ConfigError(
             f"Prefect block {block!r}: there is none of type {_SLUG!r}; make it in the UI under Blocks"

@@ -1,5 +1,6 @@
 """The training flow with fake stages: order, reuse, repair, failure, what it shows and what it leaves."""
 
+import os
 import re
 from html.parser import HTMLParser
 
@@ -7,8 +8,10 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from deeplab.config import validate
+from deeplab.errors import ConfigError
 from flows.parameters import TrainFlowParameters
 from flows.train import main, summary, train_flow
+from tasks.azure_storage import AzureStorage
 from tasks.errors import StageFailed, StoreError
 
 STAGES = ["sample", "fetch", "convert", "train", "archive", "evaluate", "export", "predict"]
@@ -103,8 +106,6 @@ def test_failed_stage_ends_the_run_with_its_reason_and_the_next_run_goes_on(run,
 
 
 def test_checkpoint_changed_in_secret_is_found_before_export(run, calls, tmp_path):
-    import os
-
     outcome = run()
     calls()
     checkpoint = folder(outcome, "train", tmp_path) / "model.ckpt-4.index"
@@ -135,6 +136,32 @@ def test_artifacts_are_there_and_small(run):
     assert "data:image/svg+xml;base64," in found["train-loss"].data
     assert "data:image/jpeg;base64," in found["evaluate-sheet"].data
     assert all(len(str(artifact.data)) < 150_000 for artifact in found.values())
+
+
+def test_azure_credentials_come_from_a_block_and_reach_the_stages(run, calls, monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match="Prefect block 'nowhere': there is none of type 'azure-storage'"):
+        run(azure_storage="nowhere")
+    assert calls() == []
+    AzureStorage(sign_in="sas_token", sas_token="sv=1&sig=hidden").save("lab")
+    seen = []
+    monkeypatch.setattr("flows.train._run", lambda *_: seen.append(os.environ.get("AZURE_STORAGE_SAS_TOKEN")) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(azure_storage="lab")
+    assert seen == ["sv=1&sig=hidden"] and "AZURE_STORAGE_SAS_TOKEN" not in os.environ
+
+
+def test_a_network_is_published_with_its_address_and_score(run, monkeypatch):
+    events = []
+    monkeypatch.setattr("tasks.publication.emit_event", lambda event, **content: events.append((event, content)))
+    outcome = run()
+    ((event, content),) = events
+    assert event == "deeplab.model.published"
+    assert content["resource"]["prefect.resource.id"] == f"deeplab.graph.{outcome.graph.digest}"
+    graph = str(outcome.graph.here().resolve())
+    expected = {"title": "sample mobilenet_v2", "graph": graph, "address": None, "miou": 0.5, "images": 2, "new": True}
+    assert content["payload"] == expected
+    run()
+    assert events[1][1]["payload"] == {**expected, "new": False}
 
 
 class Links(HTMLParser):

@@ -1,0 +1,86 @@
+"""Every deployment can run: its flow is there, takes its parameters, and its hooks are called as they are named."""
+
+import importlib
+import inspect
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from deeplab.errors import ConfigError
+from deployments import automations
+from deployments.project_file import FILE, ROOT, read
+from deployments.register import load
+
+FILES = [FILE, ROOT / "deployments/docker/prefect.yaml", ROOT / "deployments/kubernetes/prefect.yaml"]
+ENTRIES = [entry for file in FILES for entry in read(file).deployments if entry.file(ROOT).is_file()]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_entrypoint_imports_and_takes_its_parameters(entry):
+    flow = load(entry)
+    assert flow.name and entry.description.strip() and "deeplab" in entry.tags
+    path, _, name = entry.entrypoint.partition(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    assert getattr(module, name).name == flow.name
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_hooks_can_be_called_by_name(entry):
+    """The worker calls them by keyword, in another process."""
+    flow = load(entry)
+    for kind in ("on_cancellation", "on_crashed", "on_failure", "on_completion", "on_running"):
+        for hook in getattr(flow, f"{kind}_hooks") or ():
+            inspect.signature(hook).bind(flow=None, flow_run=None, state=None)
+
+
+def test_training_waits_for_its_turn_and_no_schedule_is_on():
+    entries = {entry.name: entry for entry in read().deployments}
+    for name in ("train-local", "train-valohai"):
+        limit = entries[name].concurrency_limit
+        assert limit is not None and (limit.limit, limit.collision_strategy) == (1, "ENQUEUE")
+        (nightly,) = entries[name].schedules
+        assert nightly.slug == "nightly" and not nightly.active
+    assert entries["train-valohai"].parameters["parameters"]["backend"] == "valohai"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_heartbeat_is_well_within_the_silence_that_counts_as_death(entry):
+    heartbeat = int(entry.work_pool.job_variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert timedelta(seconds=3 * heartbeat) <= automations._OURS
+    assert timedelta(seconds=3 * 180) <= automations._OTHERS, "three times Prefect's own default"
+
+
+def test_a_run_that_waits_for_a_person_is_not_dead():
+    trigger = automations.dead_runs("x", timedelta(seconds=60)).trigger
+    assert {"prefect.flow-run.Suspended", "prefect.flow-run.Paused"} <= trigger.expect
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("deployments: [", "while parsing"),
+        ("pull: []\ndeployments:\n- {name: x}", r"deployments\.0\.entrypoint: Field required"),
+        ("pull: []\ndeployments:\n- {nam: x}", r"deployments\.0\."),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path, text, message):
+    file = tmp_path / "prefect.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_parameters_and_schedules_are_refused(tmp_path):
+    entry = next(entry for entry in ENTRIES if entry.name == "train-local")
+    wrong = entry.model_copy(update={"parameters": {"parameters": {"preset": "dmo"}}})
+    with pytest.raises(ConfigError, match=r"train-local: parameters: .*did you mean demo\?"):
+        load(wrong)
+    absent = entry.model_copy(update={"entrypoint": "flows/train.py:no_flow"})
+    with pytest.raises(ConfigError, match=r"flows/train\.py:no_flow cannot be loaded"):
+        load(absent)
+    text = Path(FILE).read_text().replace('cron: "0 2 * * *"', 'cron: "0 2 * * *"\n    interval: 3')
+    (tmp_path / "prefect.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="schedule nightly: give one of cron, interval and rrule"):
+        read(tmp_path / "prefect.yaml")
