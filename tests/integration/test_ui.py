@@ -20,7 +20,7 @@ from tests.integration.conftest import ROOT
 from tests.processes import descendants, left_of
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.chaos,
     needs_program("chromium", "apt-get install chromium"),
     needs_program("playwright", "make tools"),
 ]

@@ -51,7 +51,7 @@ class Ui:
         fields[0].fill(store)
         self._shoot("run-form")
         self._page.get_by_role("button", name="Submit").click()
-        self._page.get_by_role("button", name="View run").first.wait_for()
+        self._page.wait_for_url(re.compile("tab=Runs"))
         return form
 
     def open_run(self, identifier: str) -> None:
@@ -91,7 +91,8 @@ class Ui:
         """Cancel the run whose page is open, from its menu."""
         self._page.get_by_role("button", name="Cancel", exact=True).first.click()
         self._page.wait_for_timeout(1000)
-        self._page.get_by_role("button", name="Cancel", exact=True).last.click()
+        self._shoot("cancel")
+        self._page.get_by_role("button", name=re.compile("cancel (flow )?run", re.IGNORECASE)).last.click()
 
     def _shoot(self, name: str) -> None:
         self._page.screenshot(path=str(self._folder / f"{name}.png"))
