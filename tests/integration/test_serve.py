@@ -17,7 +17,7 @@ import yaml
 
 from deployments.project_file import FILE, ROOT
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 TINY: dict[str, Any] = {
     "preset": "demo",
     "sample": {"size": 16},
@@ -89,8 +89,8 @@ def _serving(folder: Path, *options: str) -> Iterator[Served]:
     process = subprocess.Popen(
         words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         lines: list[str] = []
         for line in process.stdout:
             lines.append(line)
@@ -104,6 +104,7 @@ def _serving(folder: Path, *options: str) -> Iterator[Served]:
     finally:
         process.terminate()
         process.wait(90)
+        process.stdout.close()
 
 
 def _wait_for(found: Callable[[], Any], seconds: float = 180) -> Any:
