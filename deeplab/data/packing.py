@@ -24,7 +24,7 @@ _BLOCK, _COPY = 0xFFFF, 1 << 20
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 # A stored block's header: whether it is the last, its length, and that inverted.
 _HEADER = struct.Struct("<BHH")
-_FULL = _HEADER.pack(0, _BLOCK, _BLOCK ^ 0xFFFF)
+_STRIDE, _BLOCKS = _HEADER.size + _BLOCK, 16
 # What the archives that a stage takes as input are called.
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -121,7 +121,7 @@ class _Written:
     def close(self) -> None:
         """Nothing is pending."""
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
         rest = memoryview(data)
         while rest:
@@ -129,24 +129,34 @@ class _Written:
 
 
 class _StoredGzip(_Written):
-    """The same in a gzip layer of stored blocks, full ones and a shorter last one."""
+    """The same in a gzip layer of stored blocks, full ones and a shorter last one; they are laid out in one buffer."""
 
     def __init__(self, file: RawIOBase) -> None:
         super().__init__(file)
-        self._pending = b""
-        self._crc = 0
+        self._buffer = memoryview(bytearray(_BLOCKS * _STRIDE))
+        for start in range(0, len(self._buffer), _STRIDE):
+            _HEADER.pack_into(self._buffer, start, 0, _BLOCK, _BLOCK ^ 0xFFFF)
+        self._pending = self._crc = 0
         self._put(_GZIP_HEADER)
 
     def write(self, data: bytes) -> int:
         self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
-        content = memoryview(self._pending + data)
-        full = max(0, len(content) - 1) // _BLOCK * _BLOCK
-        starts = range(0, full, _BLOCK)
-        self._put(b"".join(part for start in starts for part in (_FULL, content[start : start + _BLOCK])))
-        self._pending = bytes(content[full:])
+        rest = memoryview(data)
+        while rest:
+            if self._pending == _BLOCKS * _BLOCK:
+                self._put(self._buffer)
+                self._pending = 0
+            block, offset = divmod(self._pending, _BLOCK)
+            count = min(len(rest), _BLOCK - offset)
+            start = block * _STRIDE + _HEADER.size + offset
+            self._buffer[start : start + count] = rest[:count]
+            self._pending += count
+            rest = rest[count:]
         return len(data)
 
     def close(self) -> None:
-        size = len(self._pending)
-        self._put(_HEADER.pack(1, size, size ^ 0xFFFF) + self._pending)
+        full = max(0, self._pending - 1) // _BLOCK
+        size, start = self._pending - full * _BLOCK, full * _STRIDE
+        _HEADER.pack_into(self._buffer, start, 1, size, size ^ 0xFFFF)
+        self._put(self._buffer[: start + _HEADER.size + size])
         self._put(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
