@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-
 from deeplab.data.origin import Origin, safe_name, without_secrets
 from deeplab.errors import DeepLabError, FetchError
 
@@ -64,6 +62,8 @@ def find_with_driver(source: str, options: Mapping[str, Any]) -> Origin:
     Raises:
         FetchError: if there is no such file, or no driver.
     """
+    import fsspec  # a third of the start of a fetch that has no use for it
+
     shown = without_secrets(source)
     name = safe_name(unquote(urlsplit(source).path.rpartition("/")[2]), shown)
     with _explained(shown):

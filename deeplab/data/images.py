@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from deeplab.data.labels import ColourMap, MaskReading
 from deeplab.errors import DataError
 
 # What file endings promise.
-_SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+_SUFFIXES = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png"}
 # What Pillow raises for content that it cannot read; its PNG reader raises SyntaxError.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
 _CMYK = 4
@@ -50,7 +49,7 @@ def check_photo(encoded: bytes, name: str, *, decode: bool = False) -> EncodedIm
         DataError: if it is neither, not what its name says, damaged or cut short.
     """
     header = _header(encoded, name)
-    promised = _SUFFIXES.get(PurePosixPath(name).suffix.lower(), header.format)
+    promised = _SUFFIXES.get(name.rpartition(".")[2].lower(), header.format)
     if header.format != promised:
         raise DataError(f"{name}: holds a {header.format.upper()} in spite of its name; rename it, or replace the file")
     # Some cameras and tools append notes behind the end mark, so its absence alone does not condemn.

@@ -57,7 +57,8 @@ class Ledger:
             start, stop = self.span(index)
             if start == stop or self._unnoted >= _NOTE_EVERY:  # waking others at every block costs a third of the time
                 self._changed.notify_all()
-            self._changed.wait_for(lambda: self._unnoted <= _UNNOTED or self._closed)
+            while self._unnoted > _UNNOTED and not self._closed:
+                self._changed.wait()
 
     def head(self, beyond: int, patience: float) -> int:
         """Bytes from the beginning without a gap, once they are more than ``beyond`` or after so many seconds."""

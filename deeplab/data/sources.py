@@ -4,12 +4,13 @@ import os
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from zlib_ng import zlib_ng
 
 from deeplab.config import ConvertConfig
 from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
@@ -20,6 +21,8 @@ _LOCAL = struct.Struct("<4s22xHH")
 # A local extra field may be longer than the directory's; so many bytes more are read at once.
 _SLACK = 256
 _ENCRYPTED = 0x1
+# Its type stub calls the class an instance.
+_InflateError: type[Exception] = zlib_ng.error  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,9 @@ class _ZipReader:
             if member is None:
                 return self._read_by_library(name)
             content = self._inflated(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error) as error:
+        except (zipfile.BadZipFile, _InflateError, EOFError, OSError, struct.error) as error:
             raise DataError(f"{self._place}: {name} is damaged ({error}); fetch the archive again") from None
-        if len(content) != member.file_size or zlib.crc32(content) != member.crc:
+        if len(content) != member.file_size or zlib_ng.crc32(content) != member.crc:
             raise DataError(f"{self._place}: {name} is damaged (its checksum differs); fetch the archive again")
         return content
 
@@ -168,10 +171,10 @@ class _ZipReader:
         if member.stored:
             return bytes(raw)
         # An honest size is the whole buffer; a wrong one (an archive made to exhaust memory) ends here.
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS)
         content = inflater.decompress(raw, max(1, member.file_size))
         if inflater.unconsumed_tail and inflater.decompress(inflater.unconsumed_tail, 1):
-            raise zlib.error("longer than the directory says")
+            raise _InflateError("longer than the directory says")
         return content
 
     def _stored(self, member: _Member) -> memoryview:

@@ -20,7 +20,8 @@ BLOCK = 256 << 10
 PATIENCE = 120.0
 # Seconds that threads have to end: one may be connecting just now.
 _LEAVE = 5.0
-_DIGEST_BLOCK = 1 << 20
+# Small enough that a processor's cache still holds what was read when it is digested.
+_DIGEST_BLOCK = 256 << 10
 _backoff = wait_random_exponential(multiplier=0.25, max=10)
 
 _log = logging.getLogger(__name__)
