@@ -295,9 +295,17 @@ class TrainFlowParameters(Flags):
 
     @property
     def title(self) -> str:
-        """Data set and network, for the name of a run."""
+        """Data set and network."""
         default = TrainingConfig.model_fields["model_variant"].default
         return f"{self.data.name} {self.values('train').get('model_variant', default)}"
+
+    @property
+    def run_name(self) -> str:
+        """Data set, network and where the stages run; stages that run as the others do not are named."""
+        remote = [stage for stage in WITH_BACKEND if self.runs_remotely(stage)]
+        if not remote or len(remote) == len(WITH_BACKEND):
+            return f"{self.title}, {'Valohai' if remote else 'local'}"
+        return f"{self.title}, Valohai: {' '.join(remote)}"
 
 
 def describe(training: TrainingConfig, dataset: Dataset) -> ModelDescription:

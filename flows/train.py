@@ -41,7 +41,7 @@ class Outcome:
     report: Path
 
 
-@flow(name="train", flow_run_name="{parameters.title}", persist_result=False)
+@flow(name="train", flow_run_name="{parameters.run_name}", persist_result=False)
 def train_flow(parameters: TrainFlowParameters) -> Outcome:
     """Fetch a data set, convert it, train on it, archive, evaluate and export the network, and predict with it.
 

@@ -16,7 +16,7 @@ from tasks.evaluate import read_scores
 console.quiet_expected_errors()
 
 
-@flow(name="trial", flow_run_name="{parameters.title}", persist_result=False)
+@flow(name="trial", flow_run_name="{parameters.run_name}", persist_result=False)
 def trial_flow(parameters: TrainFlowParameters) -> Trained:
     """Fetch and convert a data set, train on it, archive and evaluate.
 

@@ -144,7 +144,7 @@ def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: S
     _wait_for(lambda: all(served.run(name)["state"]["type"] == "COMPLETED" for name in (first, second)))
     earlier, later = sorted((served.run(name) for name in (first, second)), key=lambda run: run["start_time"])
     assert earlier["end_time"] <= later["start_time"], "both trained at once"
-    assert earlier["name"] == "sample mobilenet_v2"
+    assert earlier["name"] == "sample mobilenet_v2, local"
     graphs = {str(path) for path in tmp_path.glob("*/export/*/frozen_inference_graph.pb")}
     assert len(graphs) == 2
 

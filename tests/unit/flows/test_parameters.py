@@ -31,6 +31,14 @@ def test_every_preset_names_a_data_set_and_a_network(name):
     assert parameters(preset=name, **source).title == f"{content['dataset']} {content['train']['model_variant']}"
 
 
+def test_a_run_is_named_after_data_set_network_and_place():
+    store = {"store": "az://container/store"}
+    assert parameters(preset="demo").run_name == "sample mobilenet_v2, local"
+    assert parameters(preset="demo", backend="valohai", **store).run_name == "sample mobilenet_v2, Valohai"
+    mixed = parameters(preset="demo", train={"backend": "valohai"}, predict={"backend": "valohai"}, **store)
+    assert mixed.run_name == "sample mobilenet_v2, Valohai: train predict"
+
+
 def test_given_wins_over_preset_and_preset_over_default():
     given = parameters(preset="demo", train={"train_batch_size": 3, "train_crop_size": ""})
     assert given.values("train")["train_batch_size"] == 3
