@@ -43,8 +43,10 @@ lint: venv
 parity: venv
 	$(BIN)/python -m pytest -m parity
 
+# A file's tests one after the other, two files at a time; then those that measure seconds, with nothing beside them.
 test-long: venv
-	$(BIN)/python -m pytest -m "long and not chaos"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not chaos and not timed"
+	$(BIN)/python -m pytest -m timed
 
 # The full matrices of places, kills and faults; hours.
 chaos: venv

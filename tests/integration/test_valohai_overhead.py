@@ -16,7 +16,7 @@ from tasks.valohai.connection import Connection
 from tasks.valohai.runner import Listeners, Options, Runner
 from tests.valohai_server.process import ServerProcess, running
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timed, pytest.mark.timeout(300)]
 
 
 def _run(server: ServerProcess, folder: Path, seed: int) -> tuple[float, float]:
