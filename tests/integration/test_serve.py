@@ -1,5 +1,7 @@
 """``python -m deployments.serve`` as a person uses it: deployments, runs, a queue, a schedule, a trigger, the end."""
 
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -34,16 +36,22 @@ TINY: dict[str, Any] = {
 SMALL = {"description": "a tiny flow", "tags": ["deeplab"], "work_pool": {"name": "deeplab"}}
 
 
+def _values(store: Path, steps: int) -> dict[str, Any]:
+    return {**TINY, "store": str(store), "train": {**TINY["train"], "training_number_of_steps": steps}}
+
+
 @dataclass
 class Served:
     process: subprocess.Popen[str]
     client: httpx.Client
     home: Path
 
-    def start(self, store: Path, steps: int) -> str:
-        values = {**TINY, "store": str(store), "train": {**TINY["train"], "training_number_of_steps": steps}}
-        found = self.client.get("/deployments/name/train/train-local").raise_for_status().json()["id"]
-        body = {"parameters": {"parameters": values}}
+    def start(self, store: Path, steps: int, deployment: str = "train/train-local") -> str:
+        return self.create(deployment, _values(store, steps))
+
+    def create(self, deployment: str, parameters: dict[str, Any]) -> str:
+        found = self.client.get(f"/deployments/name/{deployment}").raise_for_status().json()["id"]
+        body = {"parameters": {"parameters": parameters}}
         run = self.client.post(f"/deployments/{found}/create_flow_run", json=body).raise_for_status().json()
         return str(run["id"])
 
@@ -154,6 +162,34 @@ def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: S
     _wait_for(lambda: len(applied()) == 2, 60)
     assert {run["parameters"]["parameters"]["model"] for run in applied()} == graphs
     assert {run["parameters"]["parameters"]["images"] for run in applied()} == {"photos"}
+
+
+def _trained(store: Path) -> list[tuple[float, float]]:
+    """When each training in a store began and ended."""
+    return [
+        (ended - json.loads(manifest.read_text())["ran"]["seconds"], ended)
+        for manifest in store.glob("train/*/manifest.json")
+        for ended in [manifest.stat().st_mtime]
+    ]
+
+
+def test_trainings_of_all_deployments_take_turns(served: Served, tmp_path: Path) -> None:
+    """A training, a sweep with trials as runs, and one more sweep, which waits: each needs what another one has."""
+    sweep = {"vary": {"train.seed": [1, 2]}, "concurrency": 2}
+    names = ("training", "trials", "own")
+    stores = [tmp_path / name for name in names]
+    training, trials, own = (_values(store, 40) for store in stores)
+    runs = [
+        served.create("train/train-local", training),
+        served.create("sweep/sweep", {**sweep, "base": trials, "deployment": "trial/trial"}),
+        served.create("sweep/sweep", {**sweep, "base": own}),
+    ]
+    _wait_for(lambda: all(served.run(run)["state"]["type"] == "COMPLETED" for run in runs), 600)
+    spans = sorted(span for store in stores for span in _trained(store))
+    assert len(spans) == 5
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans)), "two trained at once"
+    one, *sweeps = (served.run(run) for run in runs)
+    assert any(max(one["start_time"], run["start_time"]) < min(one["end_time"], run["end_time"]) for run in sweeps)
 
 
 def test_a_schedule_fires(served: Served) -> None:
