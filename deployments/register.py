@@ -1,7 +1,7 @@
 """``python -m deployments.register``: tells a Prefect server what there is to run. It may be repeated at any time.
 
-Block types, the work pool, the deployments of ``prefect.yaml`` and the automations. The files decide, with one
-exception: what a person has switched on or off in the UI stays so.
+Block types, the work pool, the limit of trainings, the deployments of ``prefect.yaml`` and the automations. The files
+decide, with one exception: what a person has switched on or off in the UI, and that limit's number, stay so.
 """
 
 import argparse
@@ -19,10 +19,12 @@ from prefect.utilities.callables import parameter_schema
 
 from deeplab.errors import ConfigError
 from deployments.automations import register_automations
+from deployments.gpu_limit import register_gpu_limit
 from deployments.project_file import FILE, ROOT, Entry, read
 from deployments.work_pool import NAME, register_work_pool
 from flows import console
 from tasks.azure_storage import AzureStorage
+from tasks.gpu import LIMIT
 from tasks.valohai.block import ValohaiCredentials
 
 BLOCKS = (AzureStorage, ValohaiCredentials)
@@ -44,6 +46,7 @@ def register(client: SyncPrefectClient, file: Path = FILE, root: Path = ROOT) ->
         block.register_type_and_schema()
         yield f"block type   {block.get_block_type_slug()}"
     yield f"work pool    {NAME}: {register_work_pool(client)}"
+    yield f"limit        {LIMIT}: {register_gpu_limit(client)}"
     for entry in project.deployments:
         if entry.file(root).is_file():
             yield f"deployment   {deploy(client, entry, project.pull, root)}"

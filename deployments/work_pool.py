@@ -6,8 +6,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 NAME = "deeplab"
-# Runs at once on all machines of the pool; a deployment's own limit counts besides.
-CONCURRENCY_LIMIT = 4
+# Runs at once on all machines of the pool. More than the trainings and sweeps that their deployments let in: these may
+# wait for the GPU or for their trials, and what takes minutes finds a place all the same.
+CONCURRENCY_LIMIT = 6
 _DESCRIPTION = "Runs of DeepLab flows, each a process on the worker's machine"
 
 

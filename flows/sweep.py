@@ -24,6 +24,7 @@ from flows.sweep_parameters import SweepParameters, labels
 from flows.train import Trained, prepare
 from tasks.archive import archive_call
 from tasks.artifacts import percent, publish_table
+from tasks.azure_storage import azure_storage
 from tasks.chart import read_points
 from tasks.evaluate import evaluate_call, read_scores
 from tasks.result import StageResult
@@ -84,7 +85,7 @@ def sweep_flow(parameters: SweepParameters) -> list[Trial]:
     """
     points = parameters.points
     trials = [Trial(*made) for made in zip(labels(points), points, parameters.trials, strict=True)]
-    with Sites.of(parameters.base) as at:
+    with azure_storage(parameters.base.azure_storage), Sites.of(parameters.base) as at:
         _Sweep(parameters, at, trials).run()
     ranked = _ranked(trials)
     publish_table("sweep", [_row(trial, trial is ranked[0]) for trial in ranked], parameters.title)

@@ -11,6 +11,7 @@ from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
 from flows.train import Trained, fit, prepare
 from tasks.artifacts import percent
+from tasks.azure_storage import azure_storage
 from tasks.evaluate import read_scores
 
 console.quiet_expected_errors()
@@ -23,7 +24,7 @@ def trial_flow(parameters: TrainFlowParameters) -> Trained:
     Args:
         parameters: as of the training flow; what follows the evaluation is not asked for.
     """
-    with Sites.of(parameters) as at:
+    with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
         return fit(parameters, at, prepare(parameters, at).shards)
 
 

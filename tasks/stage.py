@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TextIO
@@ -13,6 +14,7 @@ from tasks.artifacts import publish_link
 from tasks.call import OUTPUTS, StageCall
 from tasks.cancellation import stop_is_wanted
 from tasks.errors import StageFailed
+from tasks.gpu import one_training
 from tasks.mirror import Mirror, MirrorCopy
 from tasks.result import Copy, StageResult, shown
 from tasks.runner import local
@@ -148,7 +150,8 @@ def _run_here(
     if start is not None:
         start.here(entry)
     command = call.command(entry.output)
-    with entry.log.open("a", encoding="utf-8") as log:
+    turn = one_training() if call.stage == "train" else nullcontext()
+    with turn, entry.log.open("a", encoding="utf-8") as log:
         output = StageOutput(log, get_run_logger(), watchers)
         status = local.run(command, output.receive)
     if status != 0:

@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import glob
 import os
 import shutil
 import signal
@@ -24,7 +25,13 @@ def _signals_as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def needs_program(name: str, how_to_get_it: str) -> pytest.MarkDecorator:
+def find_program(name: str, folders: str = "") -> str | None:
+    """Where a program is: on the path, else in one of the folders that a pattern names, the last one first."""
+    found = sorted(glob.glob(f"{folders}/{name}"), reverse=True) if folders else []
+    return shutil.which(name) or next(iter(found), None)
+
+
+def needs_program(name: str, how_to_get_it: str, folders: str = "") -> pytest.MarkDecorator:
     """Skip where a real part is missing; fail where it must be there (CI installs all of them)."""
-    missing = shutil.which(name) is None and not os.environ.get("CI")
+    missing = find_program(name, folders) is None and not os.environ.get("CI")
     return pytest.mark.skipif(missing, reason=f"{name} is not installed ({how_to_get_it})")

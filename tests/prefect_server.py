@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from tests.azurite import free_port
 
 
 @contextmanager
-def running(home: Path) -> Iterator[dict[str, str]]:
+def running(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
     """A server until the end of the block.
 
     Args:
         home: becomes its PREFECT_HOME.
+        settings: of the server alone, such as its database.
 
     Yields:
         The environment of processes that use it.
@@ -35,7 +36,9 @@ def running(home: Path) -> Iterator[dict[str, str]]:
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1", f"--port={port}"]
     with (home / "server.txt").open("wb") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        server = subprocess.Popen(
+            command, env={**environment, **(settings or {})}, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         _wait_for(f"{environment['PREFECT_API_URL']}/health", server, home / "server.txt")
         yield environment

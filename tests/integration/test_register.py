@@ -107,7 +107,8 @@ def test_limits_tags_and_schedules(client: httpx.Client) -> None:
         found["pull_steps"][0]["prefect.deployments.steps.set_working_directory"]["directory"] == "{{ $DEEPLAB_HOME }}"
     )
     pool = client.get("/work_pools/deeplab").json()
-    assert (pool["type"], pool["concurrency_limit"]) == ("process", 4)
+    assert (pool["type"], pool["concurrency_limit"]) == ("process", 6)
+    assert client.get("/v2/concurrency_limits/deeplab-gpu").json()["limit"] == 1
 
 
 def test_block_types_are_there(client: httpx.Client) -> None:
@@ -121,10 +122,12 @@ def test_a_second_time_keeps_what_a_person_has_switched(server: Server) -> None:
     (schedule,) = before["schedules"]
     switch = client.patch(f"/deployments/{before['id']}/schedules/{schedule['id']}", json={"active": True})
     switch.raise_for_status()
+    client.patch("/v2/concurrency_limits/deeplab-gpu", json={"limit": 2}).raise_for_status()
     automations = client.post("/automations/filter", json={}).json()
     client.patch(f"/automations/{automations[0]['id']}", json={"enabled": False}).raise_for_status()
     printed = _register(environment)
-    assert printed.count("as it was") == 4  # the work pool and three automations
+    assert printed.count("as it was") == 5  # the work pool, the limit of trainings and three automations
+    assert client.get("/v2/concurrency_limits/deeplab-gpu").json()["limit"] == 2
     after = _deployment(client)
     assert after["id"] == before["id"]
     assert [schedule["active"] for schedule in after["schedules"]] == [True]

@@ -11,6 +11,7 @@ from deeplab.errors import ConfigError
 from deployments import automations
 from deployments.project_file import FILE, ROOT, read
 from deployments.register import load
+from deployments.work_pool import CONCURRENCY_LIMIT
 
 FILES = [FILE, ROOT / "deployments/docker/prefect.yaml", ROOT / "deployments/kubernetes/prefect.yaml"]
 ENTRIES = [entry for file in FILES for entry in read(file).deployments if entry.file(ROOT).is_file()]
@@ -42,6 +43,13 @@ def test_training_waits_for_its_turn_and_no_schedule_is_on():
         (nightly,) = entries[name].schedules
         assert nightly.slug == "nightly" and not nightly.active
     assert entries["train-valohai"].parameters["parameters"]["backend"] == "valohai"
+
+
+def test_runs_that_wait_for_others_leave_places_in_the_pool():
+    """For the GPU, for Valohai, for their trials: if sweeps could fill the pool, their trials would find no place."""
+    entries = {entry.name: entry for entry in read().deployments}
+    limits = [entries[name].concurrency_limit for name in ("train-local", "train-valohai", "sweep", "trial")]
+    assert sum(limit.limit for limit in limits) < CONCURRENCY_LIMIT
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

@@ -10,7 +10,10 @@ from prefect.client.orchestration import get_client
 from deeplab.config import validate
 from deeplab.errors import ConfigError
 from flows.parameters import TrainFlowParameters
+from flows.sweep import sweep_flow
+from flows.sweep_parameters import SweepParameters
 from flows.train import main, summary, train_flow
+from flows.trial import trial_flow
 from tasks.azure_storage import AzureStorage
 from tasks.errors import StageFailed, StoreError
 
@@ -148,6 +151,14 @@ def test_azure_credentials_come_from_a_block_and_reach_the_stages(run, calls, mo
     with pytest.raises(ZeroDivisionError):
         run(azure_storage="lab")
     assert seen == ["sv=1&sig=hidden"] and "AZURE_STORAGE_SAS_TOKEN" not in os.environ
+
+
+def test_sweeps_and_their_trials_use_the_block_too(tmp_path):
+    values = {"preset": "demo", "store": str(tmp_path), "azure_storage": "nowhere"}
+    sweep = {"base": values, "vary": {"train.seed": [1, 2]}}
+    for flow, parameters in ((trial_flow, TrainFlowParameters(**values)), (sweep_flow, SweepParameters(**sweep))):
+        with pytest.raises(ConfigError, match="Prefect block 'nowhere': there is none"):
+            flow(parameters)
 
 
 def test_a_network_is_published_with_its_address_and_score(run, monkeypatch):

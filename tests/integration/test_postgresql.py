@@ -1,0 +1,152 @@
+"""Two workers and a server on PostgreSQL: they share the work, and never do the same twice."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from deployments.project_file import FILE, ROOT
+from tests import postgresql, prefect_server
+from tests.integration.deployed_runs import Deployed, tiny_training, wait_for
+from tests.processes import descendants, left_of
+
+pytestmark = [postgresql.needs_postgresql, pytest.mark.long, pytest.mark.timeout(900)]
+STAGES = ("sample", "fetch", "convert", "train", "archive", "evaluate", "export", "predict")
+# What docs/deployments.md gives each machine: a limit for its GPU.
+GPUS = {"one": "deeplab-gpu", "two": "deeplab-gpu-two"}
+
+
+@dataclass
+class Lab(Deployed):
+    """A server with two workers, each with a GPU of its own and a place for one run."""
+
+    environment: Mapping[str, str]
+    folder: Path
+    workers: dict[str, subprocess.Popen[bytes]]
+
+    def start(self, name: str) -> None:
+        words = ["prefect", "worker", "start", "--pool=deeplab", "--type=process", f"--name={name}", "--limit=1"]
+        environment = {**self.environment, "DEEPLAB_GPU": GPUS[name]}
+        with (self.folder / f"{name}.txt").open("ab") as output:
+            self.workers[name] = subprocess.Popen(
+                [sys.executable, "-m", *words], cwd=ROOT, env=environment, stdout=output, stderr=output
+            )
+
+    def has_started(self, name: str) -> bool:
+        return "started!" in (self.folder / f"{name}.txt").read_text()
+
+    def worker_of(self, run: str) -> str:
+        """The worker that took a run."""
+        (name,) = [name for name in self.workers if run in (self.folder / f"{name}.txt").read_text()]
+        return name
+
+    def train(self, store: Path, steps: int = 3) -> str:
+        return self.create("train/train-local", tiny_training(store, steps))
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[dict[str, str]]:
+    """Of a server with everything registered as for two machines."""
+    content = yaml.safe_load(FILE.read_text())
+    for entry in content["deployments"]:
+        if entry["name"] == "train-local":
+            entry["concurrency_limit"] = {"limit": 2}
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(content))
+    with postgresql.running() as address:
+        settings = {
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": address,
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        }
+        with prefect_server.running(folder / "prefect", settings) as environment:
+            environment |= {"DEEPLAB_HOME": str(ROOT), "PYTHONPATH": str(ROOT)}
+            for words in (
+                ["deployments.register", f"--file={folder / 'prefect.yaml'}"],
+                ["prefect", "global-concurrency-limit", "create", GPUS["two"], "--limit=1"],
+            ):
+                subprocess.run([sys.executable, "-m", *words], cwd=ROOT, env=environment, check=True)
+            yield environment
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("lab")
+    with _environment(folder) as environment:
+        with httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=30) as client:
+            lab = Lab(client, environment, folder, {})
+            try:
+                for name in GPUS:
+                    lab.start(name)
+                wait_for(lambda: all(lab.has_started(name) for name in GPUS))
+                yield lab
+            finally:
+                for worker in lab.workers.values():
+                    _end(worker)
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    family = descendants(worker.pid)
+    worker.send_signal(signal.SIGINT)
+    worker.wait(60)
+    assert left_of(family, 30) == []
+
+
+def _digests(store: Path) -> dict[str, Any]:
+    """Stage -> digest of its products."""
+    return {path.relative_to(store).parts[0]: json.loads(path.read_text())["digest"] for path in _manifests(store)}
+
+
+def _manifests(store: Path) -> list[Path]:
+    return [path for stage in STAGES for path in store.glob(f"{stage}/*/*manifest.json")]
+
+
+def test_two_runs_at_once_have_a_worker_each_and_equal_products(lab: Lab, tmp_path: Path) -> None:
+    stores = [tmp_path / name for name in ("one", "two")]
+    runs = [lab.train(store) for store in stores]
+    wait_for(lambda: lab.completed(*runs), 400)
+    assert {lab.worker_of(run) for run in runs} == set(GPUS)
+    first, second = (lab.run(run) for run in runs)
+    assert max(first["start_time"], second["start_time"]) < min(first["end_time"], second["end_time"])
+    digests = _digests(stores[0])
+    assert set(digests) == set(STAGES) and digests == _digests(stores[1])
+
+
+def test_equal_runs_at_once_do_each_stage_once(lab: Lab, tmp_path: Path) -> None:
+    runs = [lab.train(tmp_path / "store") for _ in range(2)]
+    wait_for(lambda: lab.completed(*runs), 400)
+    assert {lab.worker_of(run) for run in runs} == set(GPUS)
+    logs = [lab.log(run) for run in runs]
+    lines = [line for log in logs for line in log]
+    assert any("waiting for another run that works on it" in line for line in lines), "they did not meet"
+    for stage in STAGES:
+        assert len([line for line in lines if line.startswith(f"{stage} runs because")]) == 1
+        assert len([line for line in lines if line.startswith("reused ") and f"/store/{stage}/" in line]) == 1
+    assert len(_manifests(tmp_path / "store")) == len(STAGES)
+
+
+def test_a_killed_worker_takes_its_run_with_it_and_no_other(lab: Lab, tmp_path: Path) -> None:
+    stores = {lab.train(tmp_path / name, steps=200): tmp_path / name for name in ("a", "b")}
+    wait_for(lambda: all(list(store.glob("train/*/metrics.jsonl")) for store in stores.values()))
+    lost, other = sorted(stores, key=lab.worker_of)
+    killed = lab.workers["one"]
+    killed.kill()
+    killed.wait()
+    # Its next line finds nobody who reads it: the training keeps a checkpoint, and the run ends.
+    wait_for(lambda: lab.run(lost)["state"]["type"] == "CRASHED", 60)
+    wait_for(lambda: lab.completed(other))
+
+    lab.start("one")
+    again = lab.train(stores[lost], steps=200)
+    wait_for(lambda: lab.completed(again))
+    log = lab.log(again)
+    assert [line for line in log if line.startswith("train runs because it is unfinished")]
+    assert [line for line in log if line.startswith("resuming from model.ckpt-")]
+    assert _digests(stores[lost]) == _digests(stores[other])
