@@ -2,11 +2,12 @@
 
 from prefect.flow_runs import pause_flow_run, suspend_flow_run
 from prefect.input import RunInput
-from prefect.runtime import flow_run
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 from pydantic import Field
 
 from deeplab.errors import DeepLabError
-from tasks.artifacts import percent
+from tasks.artifacts import mean_iou, percent
 from tasks.evaluate import read_scores
 from tasks.pictures import jpeg_data_uri
 from tasks.result import StageResult
@@ -15,7 +16,8 @@ from tasks.result import StageResult
 _PATIENCE = 14 * 24 * 3600
 # Most bytes of the sheet in the form.
 _LARGEST_PICTURE = 150_000
-_CLASSES = 12
+# So many that the sheet below them is still seen.
+_CLASSES = 5
 
 
 class NotApproved(DeepLabError):
@@ -25,30 +27,32 @@ class NotApproved(DeepLabError):
 class Approval(RunInput):
     """What the form asks."""
 
-    export: bool = Field(True, description="Export this checkpoint and predict with it.")
-    remark: str = Field("", description="For the log.")
+    export: bool = Field(
+        True, description="Export this checkpoint and predict with it. Switched off, the run ends as Failed."
+    )
+    remark: str = Field("", description="Why; stands in the run's log, and in its state where the answer is no.")
 
 
-def ask(evaluation: StageResult) -> str:
+def ask(evaluation: StageResult) -> None:
     """Wait for consent. A run of a deployment ends here and starts again, reusing all it has; another waits in place.
 
     Args:
         evaluation: what the form shows: mean IoU, the weakest classes, the sheet.
 
-    Returns:
-        The person's remark.
-
     Raises:
         NotApproved: if the answer is no.
     """
+    logger = get_run_logger()
+    logger.info("the export needs consent: Resume, on this run's page, shows the scores and asks")
     question = Approval.with_initial_data(description=_evidence(evaluation))
-    wait = suspend_flow_run if flow_run.deployment_id else pause_flow_run
+    wait = suspend_flow_run if deployment.id else pause_flow_run
     # The key is the evaluation's: another checkpoint is another question.
     answer = wait(wait_for_input=question, timeout=_PATIENCE, key=f"export-{evaluation.key}")
     assert isinstance(answer, Approval)
+    remark = f": {answer.remark}" if answer.remark else ""
     if not answer.export:
-        raise NotApproved(f"the export was not approved{': ' * bool(answer.remark)}{answer.remark}")
-    return answer.remark
+        raise NotApproved(f"the export was not approved{remark}")
+    logger.info("the export was approved%s", remark)
 
 
 def _evidence(evaluation: StageResult) -> str:
@@ -57,8 +61,7 @@ def _evidence(evaluation: StageResult) -> str:
     measured = [row for row in scores["per_class"] if row["iou"] is not None]
     weakest = sorted(measured, key=lambda row: float(row["iou"]))[:_CLASSES]
     lines = [
-        f"**mean IoU {percent(scores['miou'])}**, pixel accuracy {percent(scores['pixel_accuracy'])} "
-        f"on {scores['images']} images\n",
+        f"**{mean_iou(scores)}**, pixel accuracy {percent(scores['pixel_accuracy'])}\n",
         "| weakest classes | IoU |\n| --- | ---: |",
         *(f"| {row['name']} | {percent(row['iou'])} |" for row in weakest),
     ]

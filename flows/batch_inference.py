@@ -40,7 +40,7 @@ def batch_inference_flow(parameters: InferenceParameters) -> StageResult:
     """Segment photos: masks, coloured masks and overlays.
 
     Args:
-        parameters: which photos, with which model, and where.
+        parameters: Which photos, with which model, and where.
     """
     with Sites.of(parameters) as at:
         site = at("predict")

@@ -42,7 +42,7 @@ def evaluate_checkpoint_flow(parameters: EvaluationParameters) -> StageResult:
     """Measure a checkpoint: mean IoU, the table of classes, and a sheet of photo, truth and prediction.
 
     Args:
-        parameters: which checkpoint, on which records, and where.
+        parameters: Which checkpoint, on which records, and where.
     """
     with Sites.of(parameters) as at:
         site = at("evaluate")

@@ -19,6 +19,7 @@ from deeplab.config.variants import VARIANTS
 from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.errors import ConfigError
 from flows import presets
+from flows.form import Form
 from tasks.sources import is_url
 from tasks.valohai.layout import CODE
 
@@ -50,7 +51,15 @@ _AFTER_TRAINING = {"evaluate", "export", "predict"}
 # Their default is the crop of the training.
 _CROPS = {"eval_crop_size", "crop_size"}
 _WITHOUT_EFFECT = "Accepted for the original's sake"
-
+# What a person looks for in a section of a hundred fields.
+_FIRST = (
+    "model_variant",
+    "training_number_of_steps",
+    "train_batch_size",
+    "train_crop_size",
+    "base_learning_rate",
+    "tf_initial_checkpoint",
+)
 
 # Where a stage runs, besides its flags; archiving is part of the training's execution.
 WITH_BACKEND = ("fetch", "convert", "train", "evaluate", "export", "predict")
@@ -60,7 +69,7 @@ Backend = Literal["local", "valohai"]
 _READS = {"train": ["convert"], "evaluate": ["convert", "train"], "export": ["train"], "predict": ["convert", "export"]}
 
 
-class Section(Flags):
+class Section(Form):
     """The flags of one stage, as far as they were given."""
 
     @model_serializer(mode="wrap")
@@ -84,7 +93,8 @@ def section_of(stage: str, *, trained: bool = True, left_out: Collection[str] = 
     decided = set(config.weight_fields()) if trained and stage in _AFTER_TRAINING else set()
     left_out = {*_SUPPLIED[stage], *left_out, *decided}
     fields: dict[str, Any] = {}
-    for name, info in config.model_fields.items():
+    for name in _in_order(config):
+        info = config.model_fields[name]
         description = info.description or ""
         if name in left_out or description.startswith(_WITHOUT_EFFECT):
             continue
@@ -101,6 +111,12 @@ def section_of(stage: str, *, trained: bool = True, left_out: Collection[str] = 
             fields["environment"] = (str | None, Field(None, description="Its machine type on Valohai."))
     summary = (config.__doc__ or "").strip()
     return create_model(f"{stage.capitalize()}Section", __base__=Section, __doc__=summary, **fields)
+
+
+def _in_order(config: type[Flags]) -> list[str]:
+    """A stage's fields: those that most runs set, its own, and then what it shares with other stages."""
+    own_first = [name for kind in config.__mro__ for name in vars(kind).get("__annotations__", ())]
+    return [name for name in dict.fromkeys((*_FIRST, *own_first)) if name in config.model_fields]
 
 
 def _explained(stage: str, name: str, description: str) -> str:
@@ -132,7 +148,7 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-class ValohaiSection(Flags):
+class ValohaiSection(Form):
     """How stages run as Valohai executions."""
 
     credentials: str | None = Field(
@@ -147,7 +163,7 @@ class ValohaiSection(Flags):
     run_limit_secs: int | None = Field(None, ge=1, description="Seconds an execution may run. Empty: for ever.")
 
 
-class TrainFlowParameters(Flags):
+class TrainFlowParameters(Form):
     """Fetch a data set, convert it, train on it, archive, evaluate and export the network, and predict with it."""
 
     preset: Annotated[str, Field(json_schema_extra={"enum": list(presets.names())})] | None = Field(
@@ -167,14 +183,14 @@ class TrainFlowParameters(Flags):
     approve: bool = Field(
         False, description="Before the export, show the scores in Prefect's UI and wait for a person's consent."
     )
-    valohai: ValohaiSection = Field(default_factory=ValohaiSection)
-    sample: SampleSection = Field(default_factory=SampleSection)  # type: ignore[valid-type]
     fetch: FetchSection = Field(default_factory=FetchSection)  # type: ignore[valid-type]
     convert: ConvertSection = Field(default_factory=ConvertSection)  # type: ignore[valid-type]
     train: TrainSection = Field(default_factory=TrainSection)  # type: ignore[valid-type]
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)  # type: ignore[valid-type]
     export: ExportSection = Field(default_factory=ExportSection)  # type: ignore[valid-type]
     predict: PredictSection = Field(default_factory=PredictSection)  # type: ignore[valid-type]
+    sample: SampleSection = Field(default_factory=SampleSection)  # type: ignore[valid-type]
+    valohai: ValohaiSection = Field(default_factory=ValohaiSection)
 
     @model_validator(mode="before")
     @classmethod

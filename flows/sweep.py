@@ -81,7 +81,7 @@ def sweep_flow(parameters: SweepParameters) -> list[Trial]:
     """Train and measure several variants of the same thing, and compare them.
 
     Args:
-        parameters: what they share, and what varies.
+        parameters: What they share, and what varies.
     """
     points = parameters.points
     trials = [Trial(*made) for made in zip(labels(points), points, parameters.trials, strict=True)]

@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from deeplab.config import Flags, validate
+from deeplab.config import validate
 from deeplab.config.base import is_sequence
 from deeplab.errors import ConfigError
 from flows.command_line import flag_names, merge, nearest
+from flows.form import Form
 from flows.parameters import TrainFlowParameters
 
 # Sections whose fields cannot make a difference to what a trial measures.
@@ -43,7 +44,7 @@ class Range:
         return round(value) if self.whole else float(f"{value:.4g}")
 
 
-class SweepParameters(Flags):
+class SweepParameters(Form):
     """Train and measure the same thing with different values of some fields, and compare."""
 
     base: TrainFlowParameters = Field(

@@ -21,7 +21,7 @@ from tasks.fetch import Fetched, fetch
 from tasks.inspect import inspect
 from tasks.predict import predict
 from tasks.publication import publish_model
-from tasks.report import report
+from tasks.report import report, summarise
 from tasks.result import StageResult, shown
 from tasks.sample import sample
 from tasks.sources import Address, TrainedCheckpoint
@@ -46,7 +46,7 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
     """Fetch a data set, convert it, train on it, archive, evaluate and export the network, and predict with it.
 
     Args:
-        parameters: one section a stage; what is left empty comes from the preset, then from the original's defaults.
+        parameters: One section a stage. What is left empty comes from the preset, then from the original's defaults.
     """
     with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
         outcome = _run(parameters, at)
@@ -103,8 +103,9 @@ def _run(parameters: TrainFlowParameters, at: Sites) -> Outcome:
         approval.ask(trained.evaluation)
     graph = export(at("export"), parameters.values("export"), trained.checkpoint)
     masks = predict(at("predict"), parameters.values("predict"), graph, data.shards)
-    stages = [trained.training, trained.checkpoints, trained.evaluation, graph, masks]
-    page = report(at("report"), [*data.made_of, data.shards, *stages])
+    results = [*data.made_of, data.shards, trained.training, trained.checkpoints, trained.evaluation, graph, masks]
+    page = report(at("report"), results)
+    summarise(results, page)
     for result in (graph, masks):
         result.here()  # what a person looks at comes home from wherever it was made
     return Outcome(trained.checkpoints, trained.evaluation, graph, masks, page)

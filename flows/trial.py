@@ -22,7 +22,7 @@ def trial_flow(parameters: TrainFlowParameters) -> Trained:
     """Fetch and convert a data set, train on it, archive and evaluate.
 
     Args:
-        parameters: as of the training flow; what follows the evaluation is not asked for.
+        parameters: As of the training flow; what follows the evaluation is not asked for.
     """
     with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
         return fit(parameters, at, prepare(parameters, at).shards)

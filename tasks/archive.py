@@ -7,7 +7,7 @@ from tasks.result import StageResult
 from tasks.stage import Site, packed_there, run_stage
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="archive")
 def archive(site: Site, training: StageResult) -> StageResult:
     """Pack a checkpoint with its description as ``checkpoints.tar.gz``.
 

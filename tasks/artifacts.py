@@ -23,6 +23,7 @@ from prefect.logging import get_run_logger
 
 from tasks.chart import Points, loss_curve, loss_point, read_points
 from tasks.pictures import data_uri, jpeg_data_uri
+from tasks.stage_output import amount
 
 # Seconds between two updates: each is a request of about 30 ms, the curve a larger one.
 _PROGRESS_INTERVAL, _CURVE_INTERVAL = 1.0, 10.0
@@ -64,7 +65,7 @@ class ProgressBar:
             return
         self._last = now
         percent = 100.0 * done / total if total else 100.0
-        text = f"{self._stage}: {done} of {total} {unit}"
+        text = f"{self._stage}: {amount(done, total, unit)}"
         _show("the progress bar", lambda: self._publish(min(100.0, percent), text))
 
     def _publish(self, percent: float, text: str) -> None:
@@ -111,19 +112,19 @@ class LossCurve:
     def _draw(self) -> None:
         step, loss = self._points[-1]
         picture = data_uri(loss_curve(self._points).encode(), "image/svg+xml")
-        text = f"Loss {loss:.4g} at step {step:.0f}\n\n![loss over training steps]({picture})\n"
+        text, curve = f"Loss {loss:.4g} at step {step:.0f}", f"![loss over training steps]({picture})\n"
         if self._artifact is None:
-            self._artifact = _identifier(create_markdown_artifact(text, "train-loss", "Loss over training steps"))
+            self._artifact = _identifier(create_markdown_artifact(curve, "train-loss", text))
         else:
             with get_client(sync_client=True) as client:
-                client.update_artifact(self._artifact, ArtifactUpdate(data=text))
+                client.update_artifact(self._artifact, ArtifactUpdate(data=curve, description=text))
 
 
 def publish_scores(scores: Mapping[str, Any]) -> None:
     """Show the overall figures and the table of classes."""
-    names = {"miou": "mean IoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
+    names = {"pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
     overall = "\n".join(f"* {text}: {percent(scores.get(name))}" for name, text in names.items())
-    description = f"{scores.get('images')} images\n\n{overall}"
+    description = f"{mean_iou(scores)}\n\n{overall}"
     rows = [
         {"id": row["id"], "class": row["name"], "IoU": percent(row["iou"]), "accuracy": percent(row["accuracy"])}
         for row in scores["per_class"]
@@ -139,15 +140,15 @@ def publish_sheet(path: Path) -> None:
 
 def publish_overlays(paths: Sequence[Path]) -> None:
     """Show some pictures of photos with their masks, evenly chosen."""
-    chosen = [paths[number * len(paths) // _OVERLAYS] for number in range(_OVERLAYS)] if paths else []
+    chosen = list(dict.fromkeys(paths[number * len(paths) // _OVERLAYS] for number in range(_OVERLAYS if paths else 0)))
 
     def publish() -> None:
         pictures = [
             f"{path.stem}\n\n![{path.stem}]({jpeg_data_uri(path, widest=480, largest=_LARGEST_PICTURE // _OVERLAYS)})"
-            for path in dict.fromkeys(chosen)
+            for path in chosen
         ]
-        text = f"{len(paths)} photos\n\n" + "\n\n".join(pictures)
-        create_markdown_artifact(text, key="predict-overlays", description="Photos with their masks")
+        text = f"{len(chosen)} of {len(paths)} photos with their masks"
+        create_markdown_artifact("\n\n".join(pictures), key="predict-overlays", description=text)
 
     if chosen:
         _show("the overlays", publish)
@@ -155,7 +156,8 @@ def publish_overlays(paths: Sequence[Path]) -> None:
 
 def publish_inspection(found: Mapping[str, Any], sheet: Path) -> None:
     """Show what ``deeplab inspect --json`` tells of a data set, and its sheet of samples, if one was drawn."""
-    name, splits = found["dataset"], found["splits"]
+    splits = found["splits"]
+    title = f"The data set {found['dataset']}: {len(found['classes'])} classes, ignore label {found['ignore_label']}"
     odd = [text for split in splits.values() for text in (*split["errors"], *split["remarks"])]
     rows = [
         f"| {split} | {values['pairs']} | {_size(values['median'])} | {_size(values['largest'])} "
@@ -169,7 +171,6 @@ def publish_inspection(found: Mapping[str, Any], sheet: Path) -> None:
         for number, text in enumerate(found["classes"])
     ]
     lines = [
-        f"**{name}**: {len(found['classes'])} classes, ignore label {found['ignore_label']}\n",
         "| split | pairs | median size | largest | ignored |\n| --- | ---: | ---: | ---: | ---: |",
         *rows,
         f"\nSuggested crops: training {_size(found['train_crop_size'])}, evaluation {_size(found['eval_crop_size'])}. "
@@ -179,7 +180,7 @@ def publish_inspection(found: Mapping[str, Any], sheet: Path) -> None:
         "| label | class | share | photos |\n| ---: | --- | ---: | ---: |",
         *classes,
     ]
-    _show("the data set", lambda: create_markdown_artifact("\n".join(lines), "data-set", f"The data set {name}"))
+    _show("the data set", lambda: create_markdown_artifact("\n".join(lines), "data-set", title))
     if sheet.exists():
         _show("its samples", lambda: _publish_picture(sheet, "data-set-samples", "Photo | mask"))
 
@@ -190,7 +191,7 @@ def _size(size: Sequence[int]) -> str:
 
 def _publish_picture(path: Path, key: str, text: str) -> None:
     picture = jpeg_data_uri(path, widest=1200, largest=_LARGEST_PICTURE)
-    create_markdown_artifact(f"{text}\n\n![{text}]({picture})\n", key=key, description=text)
+    create_markdown_artifact(f"![{text}]({picture})\n", key=key, description=text)
 
 
 def publish_summary(scores: Mapping[str, Any], rows: Sequence[tuple[str, bool, float, str]], report: str) -> None:
@@ -207,13 +208,13 @@ def publish_summary(scores: Mapping[str, Any], rows: Sequence[tuple[str, bool, f
     ]
     text = "\n".join(
         [
-            f"**mean IoU {percent(scores.get('miou'))}** on {scores.get('images')} images. Report: `{report}`\n",
+            f"Report: `{report}`\n",
             "| stage | this run | seconds | key |",
             "| --- | --- | ---: | --- |",
             *lines,
         ]
     )
-    _show("the summary", lambda: create_markdown_artifact(text, "run-summary", "What came of the run"))
+    _show("the summary", lambda: create_markdown_artifact(text, "run-summary", mean_iou(scores)))
 
 
 def publish_link(key: str, address: str, text: str) -> None:
@@ -226,6 +227,11 @@ def publish_table(key: str, rows: Sequence[Mapping[str, Any]], description: str)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     whole = [{name: row.get(name, "") for name in columns} for row in rows]
     _show("the table", lambda: create_table_artifact(whole, key=key, description=description))
+
+
+def mean_iou(scores: Mapping[str, Any]) -> str:
+    """The one figure of an evaluation, as the content of its ``results.json`` has it."""
+    return f"mean IoU {percent(scores.get('miou'))} on {scores.get('images')} images"
 
 
 def percent(share: float | None) -> str:

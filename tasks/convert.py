@@ -11,7 +11,7 @@ from tasks.result import StageResult
 from tasks.stage import Site, run_stage
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="convert")
 def convert(site: Site, values: Mapping[str, Any], dataset: str, archive: Source) -> StageResult:
     """Convert a data set.
 

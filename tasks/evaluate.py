@@ -14,7 +14,7 @@ from tasks.sources import TrainedCheckpoint
 from tasks.stage import Site, run_stage
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="evaluate")
 def evaluate(site: Site, values: Mapping[str, Any], shards: StageResult, checkpoint: TrainedCheckpoint) -> StageResult:
     """Evaluate a checkpoint on the validation split.
 
@@ -27,7 +27,7 @@ def evaluate(site: Site, values: Mapping[str, Any], shards: StageResult, checkpo
     return _measure(site, evaluate_call(values, shards, checkpoint))
 
 
-@task(persist_result=False, name="evaluate")
+@task(persist_result=False, name="evaluate", task_run_name="evaluate")
 def measure(
     site: Site, values: Mapping[str, Any], records: Source, checkpoint: Source, description: ModelDescription | None
 ) -> StageResult:

@@ -15,7 +15,7 @@ from tasks.stage import Site, Start, run_stage
 from tasks.store import Entry
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="export")
 def export(site: Site, values: Mapping[str, Any], checkpoint: TrainedCheckpoint) -> StageResult:
     """Export a checkpoint; its files are first compared with their digests, byte for byte.
 

@@ -47,7 +47,7 @@ class Fetched:
         return [self.source] if is_url(self.source) else self.result.addresses()
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="fetch")
 def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Address | UserFiles:
     """Fetch a file; the same content of the same place is fetched once. A folder on this machine is taken as it is.
 

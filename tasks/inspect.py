@@ -18,7 +18,7 @@ from tasks.runner import local
 _PAIRS = 200
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="inspect")
 def inspect(dataset: str, source: Path) -> None:
     """Look at a part of a data set; it is for a person, so a failure is no more than a warning.
 

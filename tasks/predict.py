@@ -16,7 +16,7 @@ from tasks.stage import Site, run_stage
 _DEFAULT_COUNT = 8
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="predict")
 def predict(site: Site, values: Mapping[str, Any], graph: StageResult, shards: StageResult) -> StageResult:
     """Write masks, coloured masks and overlays of photos.
 
@@ -32,11 +32,11 @@ def predict(site: Site, values: Mapping[str, Any], graph: StageResult, shards: S
     return _predict(site, {"max_images": _DEFAULT_COUNT, **values}, graph, shards, description)
 
 
-@task(persist_result=False, name="predict")
+@task(persist_result=False, name="predict", task_run_name="predict")
 def segment(
     site: Site, values: Mapping[str, Any], model: Source, images: Source, description: ModelDescription | None
 ) -> StageResult:
-    """Write masks, coloured masks and overlays of a person's photos, and show some.
+    """Write masks, coloured masks and overlays of a person's photos.
 
     Args:
         site: where the stage runs.
@@ -45,13 +45,13 @@ def segment(
         images: photos.
         description: what is known of the model, if anything.
     """
-    result = _predict(site, values, model, images, description)
-    publish_overlays(sorted((result.here() / "overlays").iterdir()))
-    return result
+    return _predict(site, values, model, images, description)
 
 
 def _predict(
     site: Site, values: Mapping[str, Any], model: Source, images: Source, description: ModelDescription | None
 ) -> StageResult:
     call = StageCall("predict", values, inputs={"model": model, "images": images}, description=description)
-    return run_stage(site, call, watchers=[ProgressBar("predict")])
+    result = run_stage(site, call, watchers=[ProgressBar("predict")])
+    publish_overlays(sorted((result.here() / "overlays").iterdir()))
+    return result

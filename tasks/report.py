@@ -51,7 +51,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="report")
 def report(site: Site, results: Sequence[StageResult]) -> Path:
     """Write the report of a run.
 
@@ -71,10 +71,19 @@ def report(site: Site, results: Sequence[StageResult]) -> Path:
             _write(page, render(results))
             _seal(entry, page)
     get_run_logger().info("report %s", shown(page))
+    return page
+
+
+def summarise(results: Sequence[StageResult], page: Path) -> None:
+    """Show what came of a run. No task: it stands with the run itself in Prefect, above what its stages show.
+
+    Args:
+        results: what every stage left, in order.
+        page: the report.
+    """
     rows = [(result.stage, result.reused, result.seconds, result.key) for result in results]
     evaluation = next(result for result in results if result.stage == "evaluate")
     publish_summary(read_scores(evaluation), rows, shown(page))
-    return page
 
 
 def _identity(results: Sequence[StageResult]) -> Identity:

@@ -10,7 +10,7 @@ from tasks.result import StageResult
 from tasks.stage import Site, run_stage
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="sample")
 def sample(site: Site, values: Mapping[str, Any]) -> StageResult:
     """Draw made-up scenes into a zip.
 

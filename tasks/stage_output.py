@@ -74,7 +74,7 @@ class StageOutput:
         now = time.monotonic()
         if done >= total or now - self._last_progress >= _PROGRESS_INTERVAL:
             self._last_progress = now
-            self._logger.info("%d of %d %s", done, total, unit)
+            self._logger.info("%s", amount(done, total, unit))
         for watcher in self._watchers:
             watcher.progress(done, total, unit)
 
@@ -86,6 +86,11 @@ class StageOutput:
             self._logger.log(_LEVELS[found[1]], "%s", found[2])
         else:
             self._logger.info("%s", line)
+
+
+def amount(done: int, total: int, unit: str) -> str:
+    """So much of so much; bytes as megabytes."""
+    return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if unit == "bytes" else f"{done} of {total} {unit}"
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

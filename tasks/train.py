@@ -20,7 +20,7 @@ _STEPS = "training_number_of_steps"
 _STATE_FILE = "checkpoint"
 
 
-@task(persist_result=False)
+@task(persist_result=False, task_run_name="train")
 def train(site: Site, values: Mapping[str, Any], dataset: str, shards: StageResult) -> StageResult:
     """Train a network.
 

@@ -76,6 +76,24 @@ def test_bad_values_are_refused_before_any_work(values, message):
     assert "\n" not in str(caught.value)
 
 
+def test_fields_that_may_stay_empty_are_plain_in_the_run_form():
+    """Prefect draws a field that may be null as a switch, and sends every switch of a yes or no as no."""
+    schema = TrainFlowParameters.model_json_schema()
+    train = schema["$defs"]["TrainSection"]["properties"]
+    for field in (*schema["properties"].values(), *train.values()):
+        assert "null" not in str(field)
+    assert train["train_batch_size"]["type"] == "integer" and train["train_batch_size"]["minimum"] == 1
+    assert train["fine_tune_batch_norm"]["enum"] == [True, False] and "type" not in train["fine_tune_batch_norm"]
+    assert not [name for name, field in train.items() if "default" in field]
+    assert schema["properties"]["store"]["default"] == "deeplab-store"
+
+
+def test_what_most_runs_set_comes_first():
+    assert next(iter(SECTIONS["train"].model_fields)) == "model_variant"
+    assert next(iter(SECTIONS["fetch"].model_fields)) == "source"
+    assert list(SECTIONS["train"].model_fields)[-3:] == ["seed", "backend", "environment"]
+
+
 def test_values_of_a_run_form_reach_the_same_parameters():
     """The form sends JSON: lists, null for empty fields, text with commas."""
     form = {

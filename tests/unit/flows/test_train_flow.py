@@ -134,7 +134,11 @@ def test_artifacts_are_there_and_small(run):
     with get_client(sync_client=True) as client:
         run_id = max(client.read_flow_runs(), key=lambda flow_run: flow_run.created).id
         found = {artifact.key: artifact for artifact in client.read_artifacts() if artifact.flow_run_id == run_id}
-    assert set(found) == {"train-progress", "train-loss", "evaluate-iou", "evaluate-sheet", "run-summary"}
+    shown = {"train-progress", "train-loss", "evaluate-iou", "evaluate-sheet", "predict-overlays", "run-summary"}
+    assert set(found) == shown
+    assert found["run-summary"].task_run_id is None, "it stands with the run itself"
+    assert found["train-loss"].description == "Loss 0.6 at step 5"
+    assert found["evaluate-iou"].description.startswith("mean IoU 50.00 % on 2 images")
     assert found["train-progress"].data == 100
     assert "data:image/svg+xml;base64," in found["train-loss"].data
     assert "data:image/jpeg;base64," in found["evaluate-sheet"].data
