@@ -70,6 +70,7 @@ def report(site: Site, results: Sequence[StageResult]) -> Path:
             entry.folder.mkdir(exist_ok=True)
             _write(page, render(results))
             _seal(entry, page)
+        entry.touch()
     get_run_logger().info("report %s", shown(page))
     rows = [(result.stage, result.reused, result.seconds, result.key) for result in results]
     evaluation = next(result for result in results if result.stage == "evaluate")
