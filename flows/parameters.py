@@ -20,11 +20,11 @@ from deeplab.data.datasets import Dataset, get_dataset
 from deeplab.errors import ConfigError
 from flows import presets
 from flows.form import Form
+from tasks.places import DEFAULT_STORE
 from tasks.sources import is_url
 from tasks.valohai.layout import CODE
 
 _DEFAULT_DATASET = "ade20k"
-_DEFAULT_STORE = "deeplab-store"
 # The data set that the flow draws itself when no source is given.
 _DRAWN_DATASET = "sample"
 # Flags that the flow supplies: the data set, and where each stage reads and writes.
@@ -171,7 +171,7 @@ class TrainFlowParameters(Form):
     )
     dataset: str | None = Field(None, description=f"Data set; empty: the preset's, else {_DEFAULT_DATASET}.")
     store: str = Field(
-        _DEFAULT_STORE,
+        DEFAULT_STORE,
         description="Keeps what every stage made, for this and later runs: a folder, or az://CONTAINER/FOLDER.",
     )
     azure_storage: str | None = Field(

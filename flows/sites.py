@@ -1,14 +1,11 @@
 """Where each stage of a run takes place, as its parameters say."""
 
-import hashlib
-import os
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from flows.parameters import WITH_BACKEND, ValohaiSection
 from tasks.mirror import Mirror
-from tasks.sources import is_url
+from tasks.places import open_store
 from tasks.stage import Site
 from tasks.store import Store
 from tasks.valohai.block import load_connection
@@ -87,18 +84,3 @@ class Sites:
 def _options(parameters: Placement) -> Options:
     section = parameters.valohai
     return Options(section.commit, Limits(queue=section.queue_limit_secs, run=section.run_limit_secs))
-
-
-def open_store(place: str) -> tuple[Store, Mirror | None]:
-    """The folder of outputs here, and the remote place that a URL names.
-
-    Raises:
-        StoreError: for a place that cannot be used.
-    """
-    if not is_url(place) or place.startswith("file://"):
-        return Store.open(place), None
-    mirror = Mirror(place.rstrip("/"))
-    mirror.check()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(mirror.url.encode()).hexdigest()[:12]
-    return Store.open(str(cache / "deeplab-prefect" / "stores" / name)), mirror

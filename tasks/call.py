@@ -96,7 +96,7 @@ class StageCall:
 
 def flag_text(value: Any) -> str:
     """A value as it is written on a command line."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, (tuple, list)):
         return ",".join(str(item) for item in value)

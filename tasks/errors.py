@@ -9,3 +9,7 @@ class StageFailed(DeepLabError):
 
 class StoreError(DeepLabError):
     """A store that cannot be used, or an entry whose content is not what its manifest says."""
+
+
+class EntryInUse(StoreError):
+    """An entry that was to be removed, and that somebody works on or has just used."""

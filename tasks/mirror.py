@@ -4,12 +4,14 @@
 and ETags. ``URL/uploads/DIGEST/`` has a person's own files.
 """
 
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,11 +19,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from deeplab.data.azure import account_name, parse, storage_options
 from deeplab.stage.manifest import Manifest, sha256_of
 from tasks.errors import StoreError
-from tasks.store import Entry
+from tasks.store import Entry, Identity, key_in
 
 _AZURE = ("az", "abfs", "abfss", "azure")
 # Protocols whose addresses Valohai reads as they are.
 _READABLE = ("s3", "gs")
+_UPLOADS = "uploads"
+# How drivers call the time of a file's last change.
+_TIMES = ("last_modified", "LastModified", "mtime", "created")
+
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 class _Note(BaseModel):
@@ -113,11 +121,8 @@ class Mirror:
                 text = self._files.cat_file(self._note_path(entry))
             except FileNotFoundError:
                 return None
-        try:
-            note = _Note.model_validate_json(text)
-        except ValidationError:
-            return None  # of another version
-        return MirrorCopy(self, entry, note.manifest, note.etags)
+        note = _parsed(_Note, text)
+        return MirrorCopy(self, entry, note.manifest, note.etags) if note else None
 
     def _note_path(self, entry: Entry) -> str:
         return self._path(entry.identity.stage, f"{entry.identity.key}.mirror.json")
@@ -137,6 +142,11 @@ class Mirror:
             self._files.pipe_file(self._note_path(entry), note.model_dump_json(indent=1).encode())
         return MirrorCopy(self, entry, manifest, etags)
 
+    def note_use(self, entry: Entry) -> None:
+        """Give the identity of an entry a new time."""
+        with self._explained():
+            self._files.pipe_file(self._path(entry.identity.stage, f"{entry.identity.key}.json"), entry.note_content())
+
     def _put(self, path: Path, target: str) -> None:
         # adlfs keeps what is there unless told otherwise; other drivers do not know the word.
         options = {"overwrite": True} if self._protocol in _AZURE else {}
@@ -150,6 +160,42 @@ class Mirror:
             found = self._files.find(folder, detail=True)
         return {name.strip("/").removeprefix(f"{folder}/"): details for name, details in found.items()}
 
+    def survey(self) -> list["Mirrored"]:
+        """All entries, whole or not, from one look at the place."""
+        self._files.invalidate_cache()
+        with self._explained():
+            entries: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+            for path, details in self._files.find(self._root, detail=True).items():
+                stage, _, name = path.strip("/").removeprefix(f"{self._root}/").partition("/")
+                key = key_in(name.partition("/")[0].partition(".")[0])
+                if key and stage != _UPLOADS:
+                    entries.setdefault((stage, key), {})[name] = details
+            notes = [
+                self._path(stage, name)
+                for (stage, key), files in entries.items()
+                for name in (f"{key}.json", f"{key}.mirror.json")
+                if name in files
+            ]
+            texts = self._files.cat(notes, on_error="omit") if notes else {}
+        return [
+            Mirrored(
+                *(self, stage, key, files),
+                identity=_parsed(Identity, texts.get(self._path(stage, f"{key}.json"))),
+                note=_parsed(_Note, texts.get(self._path(stage, f"{key}.mirror.json"))),
+            )
+            for (stage, key), files in entries.items()
+        ]
+
+    def remove(self, found: "Mirrored") -> None:
+        """Remove an entry; first the note that says that it is whole, so that what is cut short never counts."""
+        note = f"{found.key}.mirror.json"
+        others = [self._path(found.stage, name) for name in found.files if name != note]
+        with self._explained():
+            if note in found.files:
+                self._files.rm_file(self._path(found.stage, note))
+            if others:
+                self._files.rm(others)
+
     def get(self, entry: Entry, path: str, target: Path) -> None:
         """Bring one file of an entry here."""
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +204,7 @@ class Mirror:
 
     def upload(self, path: Path, digest: str) -> str:
         """Bring a person's file there, unless it is there already; its address."""
-        target = self._path("uploads", digest[:32], path.name)
+        target = self._path(_UPLOADS, digest[:32], path.name)
         with self._explained():
             self._files.invalidate_cache()
             if not self._files.exists(target) or self._files.size(target) != path.stat().st_size:
@@ -188,9 +234,18 @@ class MirrorCopy:
         name = f"/{self.entry.file_name}" if self.entry.file_name else ""
         return f"{self.mirror.url.rstrip('/')}/{self.entry.identity.stage}/{self.entry.identity.key}{name}"
 
-    def damage(self) -> str | None:
-        """Why it no longer is what the manifest says, or None; compares sizes and ETags."""
-        found = self.mirror.listing(self.entry)
+    def touch(self) -> None:
+        """Note that it was used just now: its identity is written anew, and never changes."""
+        with suppress(StoreError):  # who may only read there uses it all the same
+            self.mirror.note_use(self.entry)
+
+    def damage(self, found: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
+        """Why it no longer is what the manifest says, or None; compares sizes and ETags.
+
+        Args:
+            found: relative path -> what the place tells of a file; asked for where it is not known.
+        """
+        found = self.mirror.listing(self.entry) if found is None else found
         for output in self.manifest.outputs:
             details = found.get(output.path)
             if details is None:
@@ -219,6 +274,59 @@ class MirrorCopy:
         """The files that later stages read, as addresses for an execution."""
         stage, key = self.entry.identity.stage, self.entry.identity.key
         return [self.mirror.address(f"{self.mirror._root}/{stage}/{key}/{name}") for name in handed_on(self.manifest)]
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What the mirror has under a key, whole or not.
+
+    Attributes:
+        mirror: where.
+        stage: of the entry.
+        key: of the entry.
+        files: path below the stage's folder -> what the place tells of the file.
+        identity: what the key stands for, if that can be read.
+        note: what tells that it is whole.
+    """
+
+    mirror: Mirror
+    stage: str
+    key: str
+    files: Mapping[str, Mapping[str, Any]]
+    identity: Identity | None
+    note: _Note | None
+
+    @property
+    def size(self) -> int:
+        """Bytes, notes and log included."""
+        return sum(int(details.get("size") or 0) for details in self.files.values())
+
+    @property
+    def used(self) -> float:
+        """When it was last used or written, in seconds since 1970."""
+        return max(_modified(details) for details in self.files.values())
+
+    def copy(self, entry: Entry) -> MirrorCopy | None:
+        """The entry there, if it was brought there to its end."""
+        return MirrorCopy(self.mirror, entry, self.note.manifest, self.note.etags) if self.note else None
+
+    def damage(self, copy: MirrorCopy) -> str | None:
+        """Why the copy no longer is what the manifest says, or None."""
+        return copy.damage({name.removeprefix(f"{self.key}/"): details for name, details in self.files.items()})
+
+
+def _parsed(model: type[AnyModel], text: bytes | None) -> AnyModel | None:
+    """What a note says; None where there is none, or one of another version."""
+    try:
+        return model.model_validate_json(text) if text is not None else None
+    except ValidationError:
+        return None
+
+
+def _modified(details: Mapping[str, Any]) -> float:
+    """When a file was last changed; now, where the place does not tell."""
+    value = next((details[name] for name in _TIMES if isinstance(details.get(name), datetime | float)), time.time())
+    return value.timestamp() if isinstance(value, datetime) else value
 
 
 def handed_on(manifest: Manifest) -> list[str]:

@@ -70,6 +70,7 @@ def report(site: Site, results: Sequence[StageResult]) -> Path:
             entry.folder.mkdir(exist_ok=True)
             _write(page, render(results))
             _seal(entry, page)
+        entry.touch()
     get_run_logger().info("report %s", shown(page))
     return page
 

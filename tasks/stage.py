@@ -13,13 +13,14 @@ from deeplab.errors import DeepLabError
 from tasks.artifacts import publish_link
 from tasks.call import OUTPUTS, StageCall
 from tasks.cancellation import stop_is_wanted
+from tasks.difference import why_new
 from tasks.errors import StageFailed
 from tasks.gpu import one_training
 from tasks.mirror import Mirror, MirrorCopy
 from tasks.result import Copy, StageResult, shown
 from tasks.runner import local
 from tasks.stage_output import Logger, StageOutput, Watcher
-from tasks.store import Entry, Identity, Store
+from tasks.store import NOT_MADE, Entry, Identity, Store
 from tasks.valohai.copy import ExecutionCopy, known_copy, read_note
 from tasks.valohai.records import Execution
 from tasks.valohai.runner import Listeners, Runner
@@ -78,8 +79,11 @@ def run_stage(
     with entry.held(lambda: logger.info("%s: waiting for another run that works on it", shown(entry.folder))):
         found, reason = _find(site, entry)
         if found is not None:
+            _note_use(found)
             logger.info("reused %s", found.place)
             return found
+        if reason == NOT_MADE:
+            reason = why_new(site.store, entry.identity) or NOT_MADE
         logger.info("%s runs because %s: %s", call.stage, reason, shown(entry.output))
         entry.prepare()
         started = time.monotonic()
@@ -105,14 +109,26 @@ def _find(site: Site, entry: Entry) -> tuple[StageResult | None, str | None]:
                 return StageResult(entry, copy.manifest, True, copies), None
             reason = damage
         return None, reason
-    if site.mirror is not None and not any(isinstance(copy, MirrorCopy) for copy in copies):
-        copies = (*copies, site.mirror.push(entry, manifest))
+    if site.mirror is not None and not any(isinstance(copy, MirrorCopy) and not copy.damage() for copy in copies):
+        others = (copy for copy in copies if not isinstance(copy, MirrorCopy))
+        copies = (*others, site.mirror.push(entry, manifest))
     return StageResult(entry, manifest, True, copies), None
+
+
+def _note_use(found: StageResult) -> None:
+    """Whoever clears the store up wants to know what is still used, wherever it lies."""
+    found.entry.touch()
+    for copy in found.copies:
+        if isinstance(copy, MirrorCopy):
+            copy.touch()
 
 
 def look_up(site: Site, call: StageCall) -> StageResult | None:
     """What a stage made, if it is there and whole; nothing runs."""
-    return _find(site, site.store.entry(call.identity(), OUTPUTS[call.stage][1]))[0]
+    found, _ = _find(site, site.store.entry(call.identity(), OUTPUTS[call.stage][1]))
+    if found is not None:
+        _note_use(found)
+    return found
 
 
 def finished(site: Site, stage: str, serves: Callable[[Identity], bool]) -> Iterator[StageResult]:
@@ -132,7 +148,9 @@ def packed_there(site: Site, call: StageCall, training: StageResult) -> StageRes
     entry = site.store.entry(call.identity(), OUTPUTS[call.stage][1])
     with entry.held(lambda: None):
         found, _ = _find(site, entry)
-        if found is None:
+        if found is not None:
+            _note_use(found)
+        else:
             copy = trained.sibling(entry)
             found = StageResult(entry, copy.manifest, training.reused, (copy,)) if copy else None
     return found

@@ -1,14 +1,17 @@
 """The store: what stages made, under a key that stands for exactly how it was made.
 
 ``STORE/STAGE/KEY/`` is the output of a stage. Beside it lie ``KEY.json`` (what the key stands for), ``KEY.log``
-(every line the stage printed, once and in order) and ``KEY.lock`` (held while a flow works on the entry).
+(every line the stage printed, once and in order) and ``KEY.lock`` (held while a flow works on the entry). The time of
+``KEY.json`` is when a flow last used the entry. What is being written has ``.tmp-`` before its name.
 """
 
 import hashlib
 import json
+import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,14 @@ from tasks.errors import StoreError
 
 # Hexadecimal digits of a key: 128 bits, and still short enough for a folder name.
 _KEY_LENGTH = 32
+# What a name in the folder of a stage adds to its entry's key.
+_SUFFIXES = ("", ".json", ".log", ".log.cursor", ".valohai", ".valohai.json", ".lock")
+_TEMPORARY = ".tmp-"
+_NAME = re.compile(
+    rf"({re.escape(_TEMPORARY)})?([0-9a-f]{{{_KEY_LENGTH}}})({'|'.join(re.escape(suffix) for suffix in _SUFFIXES)})"
+)
+
+NOT_MADE = "it was not made yet"
 
 
 class Identity(BaseModel):
@@ -40,6 +51,14 @@ class Identity(BaseModel):
     code_version: int
     parameters: dict[str, Any]
     inputs: dict[str, str]
+
+    @classmethod
+    def read(cls, note: Path) -> "Identity | None":
+        """The content of a ``KEY.json``; None: it is not ours, or of another version, and nothing can be said."""
+        try:
+            return cls.model_validate_json(note.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ValidationError):
+            return None
 
     @property
     def key(self) -> str:
@@ -94,7 +113,7 @@ class Entry:
         """
         if not self.manifest_file.exists():
             unfinished = self.folder.is_dir() and any(self.folder.iterdir())
-            return None, "it is unfinished" if unfinished else "it was not made yet"
+            return None, "it is unfinished" if unfinished else NOT_MADE
         try:
             manifest = Manifest.read(self.manifest_file)
         except DataError:
@@ -125,14 +144,25 @@ class Entry:
     def write_note(self) -> None:
         """Note what the key stands for."""
         self.note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.note.with_name(f".tmp-{self.note.name}")
-        temporary.write_text(json.dumps(self.identity.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+        temporary = temporary_of(self.note)
+        temporary.write_bytes(self.note_content())
         temporary.replace(self.note)
+
+    def note_content(self) -> bytes:
+        """What the key stands for, as it is noted."""
+        return f"{json.dumps(self.identity.model_dump(mode='json'), indent=1)}\n".encode()
+
+    def touch(self) -> None:
+        """Note that the entry was used just now."""
+        try:
+            os.utime(self.note)
+        except FileNotFoundError:
+            self.write_note()
 
     @contextmanager
     def replaced(self) -> Iterator[Path]:
         """An empty folder that takes the place of the entry's when the block ends well."""
-        temporary = self.folder.with_name(f".tmp-{self.folder.name}")
+        temporary = temporary_of(self.folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
@@ -163,23 +193,72 @@ class Entry:
         manifest.model_copy(update={"outputs": outputs}).write(self.manifest_in(folder))
 
     @contextmanager
-    def held(self, waiting: Any) -> Iterator[None]:
+    def held(self, waiting: Callable[[], object]) -> Iterator[None]:
         """Keep other flows off this entry.
 
         Args:
-            waiting: called without arguments when another flow holds the entry, before waiting for it.
+            waiting: called when another flow holds the entry, before waiting for it.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder.with_name(f"{self.folder.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
-        try:
+        with held(self.folder, waiting):
             yield
-        finally:
-            lock.release()
+
+
+@contextmanager
+def held(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Keep others off the entry at ``STORE/STAGE/KEY``; ``waiting`` is called before waiting for one who holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_of(folder))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock of the entry at ``STORE/STAGE/KEY``."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def locks_of(folder: Path) -> list[Path]:
+    """What whoever works on the entry at ``STORE/STAGE/KEY`` holds: the flow's lock, and the stage's in the folder."""
+    return [lock_of(folder), *folder.glob(".lock"), *folder.glob(".*.lock")]
+
+
+def temporary_of(path: Path) -> Path:
+    """Where a file or folder is written before it gets its name."""
+    return path.with_name(f"{_TEMPORARY}{path.name}")
+
+
+def parts(folder: Path, *, temporary: bool = False) -> list[Path]:
+    """All that there is of the entry at ``STORE/STAGE/KEY``, its lock last.
+
+    Args:
+        folder: the entry's.
+        temporary: what was being written instead, and has no name yet.
+    """
+    places = [folder.with_name(f"{folder.name}{suffix}") for suffix in _SUFFIXES]
+    return [place for place in (map(temporary_of, places) if temporary else places) if place.exists()]
+
+
+def last_used(folder: Path) -> float:
+    """When the entry at ``STORE/STAGE/KEY`` was last used or written to, in seconds since 1970; 0: it is not there."""
+    times = [0.0]
+    for path in parts(folder):
+        if path != lock_of(folder):
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def key_in(name: str) -> str | None:
+    """The key that a name in the folder of a stage belongs to; None for a name that is not of the store."""
+    found = _NAME.fullmatch(name)
+    return found[2] if found else None
 
 
 @dataclass(frozen=True)
@@ -193,8 +272,12 @@ class Store:
     root: Path
 
     @classmethod
-    def open(cls, place: str) -> "Store":
+    def open(cls, place: str, *, make: bool = True) -> "Store":
         """The store at a path or a ``file://`` URL.
+
+        Args:
+            place: path or URL.
+            make: make the folder when it is missing.
 
         Raises:
             StoreError: for a path that cannot be a folder.
@@ -202,6 +285,8 @@ class Store:
         root = Path(place.removeprefix("file://")).expanduser()
         if not place or (root.exists() and not root.is_dir()):
             raise StoreError(f"--store={place}: not a folder; name one, it is made when missing")
+        if not make and not root.exists():
+            raise StoreError(f"--store={place}: there is no such folder; name the store that a flow wrote to")
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -215,11 +300,8 @@ class Store:
     def entries(self, stage: str, file_name: str | None = None) -> Iterator[Entry]:
         """Everything of a stage, finished or not."""
         for note in sorted((self.root / stage).glob("*.json")):
-            try:
-                identity = Identity.model_validate_json(note.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, ValidationError):
-                continue  # not ours, or of another version: nothing can be said about that entry
-            if note.stem == identity.key:
+            identity = Identity.read(note)
+            if identity is not None and note.stem == identity.key:
                 yield self.entry(identity, file_name)
 
 

@@ -62,6 +62,16 @@ class Azurite:
         signature: str = generate_blob_sas(ACCOUNT, container, name, **key)
         return signature
 
+    @property
+    def reading_connection_string(self) -> str:
+        """What opens it for an hour, to read and list."""
+        from azure.storage.blob import generate_account_sas
+
+        expiry = datetime.now(timezone.utc) + timedelta(hours=1)
+        scope: dict[str, Any] = {"resource_types": "sco", "permission": "rl", "expiry": expiry}
+        signature = generate_account_sas(ACCOUNT, AZURITE_KEY, **scope)
+        return f"BlobEndpoint={self.endpoint};SharedAccessSignature={signature}"
+
     def _service(self) -> Any:
         from azure.storage.blob import BlobServiceClient
 

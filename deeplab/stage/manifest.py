@@ -30,6 +30,14 @@ class Output(BaseModel):
     sha256: str
     mtime_ns: int
 
+    def shortfall(self, folder: Path) -> str | None:
+        """What is wrong with the file as far as its size tells, or None; nothing is read."""
+        try:
+            size = (folder / self.path).stat().st_size
+        except OSError:
+            return f"{self.path} is missing"
+        return None if size == self.size else f"{self.path} has {size} bytes instead of {self.size}"
+
 
 class Manifest(BaseModel):
     """The content of ``manifest.json``.
@@ -80,13 +88,11 @@ class Manifest(BaseModel):
         """
         for output in self.outputs:
             path = folder / output.path
-            try:
-                stat = path.stat()
-            except OSError:
-                return f"{output.path} is missing"
-            if stat.st_size != output.size:
-                return f"{output.path} has {stat.st_size} bytes instead of {output.size}"
-            if output.kind == "product" and stat.st_mtime_ns != output.mtime_ns and sha256_of(path) != output.sha256:
+            shortfall = output.shortfall(folder)
+            if shortfall is not None:
+                return shortfall
+            touched = output.kind == "product" and path.stat().st_mtime_ns != output.mtime_ns
+            if touched and sha256_of(path) != output.sha256:
                 return f"{output.path} was changed"
             if deep and sha256_of(path) != output.sha256:
                 return f"{output.path} has another content"

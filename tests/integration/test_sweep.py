@@ -32,7 +32,7 @@ def _trained(store: Path) -> list[str]:
     return [
         log.stem
         for log in (store / "sweeps").glob("*.log")
-        for _ in re.findall(r"train runs because it was not made yet", log.read_text())
+        for _ in re.findall(r"train runs because (?!it is unfinished)", log.read_text())
     ]
 
 

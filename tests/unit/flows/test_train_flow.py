@@ -16,6 +16,10 @@ from flows.train import main, summary, train_flow
 from flows.trial import trial_flow
 from tasks.azure_storage import AzureStorage
 from tasks.errors import StageFailed, StoreError
+from tasks.inventory import take
+from tasks.store import Store
+from tasks.store_command import main as store_command
+from tests.unit.tasks.stored import aged
 
 STAGES = ["sample", "fetch", "convert", "train", "archive", "evaluate", "export", "predict"]
 
@@ -119,6 +123,47 @@ def test_checkpoint_changed_in_secret_is_found_before_export(run, calls, tmp_pat
         run(export={"output_stride": 32})
     run(export={"output_stride": 32})
     assert calls() == ["train", "export", "predict"]
+
+
+def test_a_stage_says_what_is_different_this_time(run, calls, caplog):
+    run(steps=4)
+    assert "train runs because it was not made yet" in caplog.text
+    run(steps=6)
+    assert "train runs because train.training_number_of_steps is 6 and was 4 (compared with " in caplog.text
+    assert "archive runs because its input train_logdir is new (compared with " in caplog.text
+
+
+def test_what_verify_finds_is_made_again_and_nothing_else(run, calls, tmp_path, caplog, capsys):
+    outcome = run()
+    calls()
+    for stage, name in (("convert", "train-00000-of-00001.tfrecord"), ("export", "frozen_inference_graph.pb")):
+        path = folder(outcome, stage, tmp_path) / name
+        stat = path.stat()
+        path.write_text(path.read_text()[::-1])
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    run()
+    assert calls() == [], "sizes and times tell nothing"
+    assert store_command(["verify", f"--store={tmp_path / 'store'}"]) == 1
+    run()
+    assert calls() == ["convert", "export"]
+    assert "convert runs because train-00000-of-00001.tfrecord was changed" in caplog.text
+    assert store_command(["verify", f"--store={tmp_path / 'store'}"]) == 0
+
+
+def test_clearing_up_keeps_what_the_last_run_used(run, calls, tmp_path, capsys):
+    run(steps=4)
+    run(steps=6)
+    store = Store.open(str(tmp_path / "store"))
+    for item in take(store, None).items:
+        aged(item.entry, 50)
+    run(steps=4)
+    calls()
+    assert store_command(["gc", "--unused_for=40", "--yes", f"--store={store.root}"]) == 0
+    assert capsys.readouterr().out.count("not used for 50 days") == 7
+    run(steps=4)
+    assert calls() == []
+    run(steps=6)
+    assert calls() == ["train", "archive", "evaluate", "export", "predict"]
 
 
 def test_run_is_named_after_data_set_and_network_and_keeps_what_was_given(run):

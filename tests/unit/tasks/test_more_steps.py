@@ -1,7 +1,7 @@
 """More steps start from a copy of the finished training that differs in nothing else."""
 
 import pytest
-from test_store import finish
+from stored import finish
 
 from tasks.stage import Site
 from tasks.store import Identity, Store

@@ -2,8 +2,8 @@ import json
 import os
 
 import pytest
+from stored import finish
 
-from deeplab.stage.manifest import Manifest, describe_output, products_digest
 from tasks.errors import StoreError
 from tasks.store import Identity, Store, differs_only_in
 
@@ -13,20 +13,6 @@ IDENTITY = Identity(stage="convert", code_version=1, parameters={"num_shards": 4
 @pytest.fixture
 def store(tmp_path):
     return Store.open(str(tmp_path / "store"))
-
-
-def finish(entry, **files):
-    """Seal an entry with files name -> text."""
-    entry.prepare()
-    entry.folder.mkdir(exist_ok=True)
-    for name, text in files.items():
-        (entry.folder / name).write_text(text)
-    outputs = tuple(describe_output(entry.folder, entry.folder / name, "product") for name in sorted(files))
-    identity = entry.identity
-    Manifest(**identity.model_dump(), outputs=outputs, digest=products_digest(outputs)).write(
-        entry.folder / "manifest.json"
-    )
-    return entry
 
 
 @pytest.mark.parametrize(
