@@ -166,11 +166,11 @@ def test_clearing_up_keeps_what_the_last_run_used(run, calls, tmp_path, capsys):
     assert calls() == ["train", "archive", "evaluate", "export", "predict"]
 
 
-def test_run_is_named_after_data_set_and_network_and_keeps_what_was_given(run):
+def test_run_is_named_after_data_set_network_and_place_and_keeps_what_was_given(run):
     run()
     with get_client(sync_client=True) as client:
         newest = max(client.read_flow_runs(), key=lambda flow_run: flow_run.created)
-    assert newest.name == "sample mobilenet_v2"
+    assert newest.name == "sample mobilenet_v2, local"
     assert newest.parameters["parameters"]["train"] == {"training_number_of_steps": 4}
 
 
