@@ -76,3 +76,10 @@ def table(costs: Mapping[str, Cost]) -> str:
     lines = [f"{'':{width}}  {'wall s':>8} {'CPU s':>8} {'peak MB':>8}"]
     lines += [f"{name:{width}}  {cost.wall:8.2f} {cost.cpu:8.2f} {cost.peak:8.0f}" for name, cost in costs.items()]
     return "\n".join(lines)
+
+
+def held(what: str, value: float, limit: float) -> bool:
+    """Print a figure beside its limit, if it has one; whether it keeps to it."""
+    bound = "" if limit == float("inf") else f"  at most {limit:g}{'' if value <= limit else '  MISSED'}"
+    print(f"{what:46} {value:8.3f}{bound}")
+    return value <= limit

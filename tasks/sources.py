@@ -10,7 +10,7 @@ from deeplab.config.description import FILE_NAME
 from deeplab.data.fetch import find_origin
 from deeplab.errors import DataError
 from deeplab.stage.inputs import input_digest
-from deeplab.stage.manifest import combined_digest, sha256_of
+from deeplab.stage.manifest import combined_digest, remembered_sha256
 from tasks.errors import StoreError
 from tasks.mirror import Mirror
 from tasks.result import StageResult, shown
@@ -127,7 +127,7 @@ def checkpoint(place: str, mirror: Mirror | None, flag: str = "train.tf_initial_
         return address(place)
     parts = _parts(Path(place))
     if parts:
-        digest = combined_digest({file.name: sha256_of(file) for file in parts})
+        digest = combined_digest({file.name: remembered_sha256(file) for file in parts})
         return UserFiles(place, parts, digest, mirror, flag)
     return files(place, mirror, flag)
 
@@ -157,7 +157,7 @@ def network(place: str, mirror: Mirror | None, flag: str) -> tuple[UserFiles | A
     path = Path(place)
     beside = path.with_name(f"{path.name}.{FILE_NAME}")
     if path.is_file() and beside.is_file():
-        digest = combined_digest({"": sha256_of(path), ".model.json": sha256_of(beside)})
+        digest = combined_digest({"": remembered_sha256(path), ".model.json": remembered_sha256(beside)})
         return UserFiles(place, [path, beside], digest, mirror, flag), ModelDescription.read(beside)
     inside = (path if path.is_dir() else path.parent) / FILE_NAME
     described = inside.is_file() and not path.is_file()
@@ -179,7 +179,7 @@ def photos(place: str, mirror: Mirror | None, flag: str = "predict.images") -> U
     """
     path = Path(place)
     files = _matches(path, place)
-    named = {file.name: sha256_of(file) for file in files} if path.is_file() or not path.exists() else {}
+    named = {file.name: remembered_sha256(file) for file in files} if path.is_file() or not path.exists() else {}
     return UserFiles(place, files, combined_digest(named) if named else input_digest(path), mirror, flag)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deeplab.errors import DataError
-from deeplab.stage.manifest import Manifest, combined_digest, manifest_path, sha256_of
+from deeplab.stage.manifest import Manifest, combined_digest, manifest_path, remembered_sha256
 
 
 def input_digest(path: str | Path) -> str:
@@ -23,11 +23,11 @@ def input_digest(path: str | Path) -> str:
         if manifest.damage(manifest_file.parent) is None:
             return manifest.digest
     if place.is_file():
-        return sha256_of(place)
+        return remembered_sha256(place)
     files = (entry for entry in sorted(place.rglob("*")) if entry.is_file())
     return combined_digest(
         {
-            entry.relative_to(place).as_posix(): sha256_of(entry)
+            entry.relative_to(place).as_posix(): remembered_sha256(entry)
             for entry in files
             if not any(part.startswith(".") for part in entry.relative_to(place).parts)
         }

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +93,7 @@ class Manifest(BaseModel):
             if shortfall is not None:
                 return shortfall
             touched = output.kind == "product" and path.stat().st_mtime_ns != output.mtime_ns
-            if touched and sha256_of(path) != output.sha256:
+            if touched and remembered_sha256(path) != output.sha256:
                 return f"{output.path} was changed"
             if deep and sha256_of(path) != output.sha256:
                 return f"{output.path} has another content"
@@ -108,6 +109,17 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+
+
+def remembered_sha256(path: Path) -> str:
+    """The same, read once in this process as long as the file's size and times stay what they are."""
+    stat = path.stat()
+    return _sha256_at(path.absolute(), (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@cache
+def _sha256_at(path: Path, marks: tuple[int, ...]) -> str:
+    return sha256_of(path)
 
 
 def _hash(file: Any) -> str:
