@@ -56,6 +56,7 @@ def test_packages_belong_to_one_project(driver):
 @pytest.mark.parametrize(
     ("content", "field"),
     [(b"nothing", "data"), (package({"a": ""}), "yaml_path"), (package({"valohai.yaml": "- step: {}"}), "yaml")],
+    ids=["no archive", "no valohai.yaml", "no step"],
 )
 def test_a_package_that_is_of_no_use_is_refused(driver, content, field):
     path = f"/projects/{driver.server.project}/import-package/"
