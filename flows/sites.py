@@ -1,17 +1,16 @@
 """Where each stage of a run takes place, as its parameters say."""
 
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flows.parameters import WITH_BACKEND, ValohaiSection
 from tasks.mirror import Mirror
 from tasks.places import open_store
 from tasks.stage import Site
 from tasks.store import Store
-from tasks.valohai.block import load_connection
-from tasks.valohai.client import Client
-from tasks.valohai.polling import Limits
-from tasks.valohai.runner import Options, Runner
+
+if TYPE_CHECKING:
+    from tasks.valohai.runner import Runner
 
 
 class Placement(Protocol):
@@ -39,12 +38,11 @@ class Sites:
         parameters: of the run.
         store: where outputs live here.
         mirror: the store's remote place.
-        client: of Valohai, if any stage runs there.
+        service: runs stages on Valohai, if any is to run there.
     """
 
-    def __init__(self, parameters: Placement, store: Store, mirror: Mirror | None, client: Client | None) -> None:
-        self._parameters, self._store, self._mirror, self._client = parameters, store, mirror, client
-        self._service = Runner(client, _options(parameters)) if client else None
+    def __init__(self, parameters: Placement, store: Store, mirror: Mirror | None, service: "Runner | None") -> None:
+        self._parameters, self._store, self._mirror, self._service = parameters, store, mirror, service
 
     @classmethod
     def of(cls, parameters: Placement) -> "Sites":
@@ -55,11 +53,8 @@ class Sites:
             ValohaiError: for a connection that is not configured, or a project that is not there.
         """
         store, mirror = open_store(parameters.store)
-        client = None
-        if any(parameters.runs_remotely(stage) for stage in WITH_BACKEND):
-            client = Client(load_connection(parameters.valohai.credentials))
-            _ = client.project  # a wrong token or project is told before any work
-        return cls(parameters, store, mirror, client)
+        remote = any(parameters.runs_remotely(stage) for stage in WITH_BACKEND)
+        return cls(parameters, store, mirror, _service(parameters.valohai) if remote else None)
 
     def __call__(self, stage: str) -> Site:
         """The place of a stage."""
@@ -77,10 +72,17 @@ class Sites:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            self._client.close()
+        if self._service is not None:
+            self._service.client.close()
 
 
-def _options(parameters: Placement) -> Options:
-    section = parameters.valohai
-    return Options(section.commit, Limits(queue=section.queue_limit_secs, run=section.run_limit_secs))
+def _service(section: ValohaiSection) -> "Runner":
+    from tasks.valohai.block import load_connection
+    from tasks.valohai.client import Client
+    from tasks.valohai.polling import Limits
+    from tasks.valohai.runner import Options, Runner
+
+    client = Client(load_connection(section.credentials))
+    _ = client.project  # a wrong token or project is told before any work
+    limits = Limits(queue=section.queue_limit_secs, run=section.run_limit_secs)
+    return Runner(client, Options(section.commit, limits))

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -115,6 +113,10 @@ def _seal(entry: Entry, page: Path) -> None:
 
 def render(results: Sequence[StageResult]) -> str:
     """The page as HTML."""
+    # Only the first of equal runs makes the page.
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
+
     by_stage = {result.stage: result for result in results}
     training, evaluation = by_stage["train"], by_stage["evaluate"]
     description = ModelDescription.read(training.file("model.json"))

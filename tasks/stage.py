@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from prefect.logging import get_run_logger
 
@@ -21,9 +21,10 @@ from tasks.result import Copy, StageResult, shown
 from tasks.runner import local
 from tasks.stage_output import Logger, StageOutput, Watcher
 from tasks.store import NOT_MADE, Entry, Identity, Store
-from tasks.valohai.copy import ExecutionCopy, known_copy, read_note
-from tasks.valohai.records import Execution
-from tasks.valohai.runner import Listeners, Runner
+
+if TYPE_CHECKING:  # with all that it needs it takes a fifth of a second, which runs without Valohai do not pay
+    from tasks.valohai.records import Execution
+    from tasks.valohai.runner import Listeners, Runner
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Site:
 
     store: Store
     mirror: Mirror | None = None
-    service: Runner | None = None
+    service: "Runner | None" = None
     remote: bool = False
     environment: str | None = None
 
@@ -142,6 +143,10 @@ def finished(site: Site, stage: str, serves: Callable[[Identity], bool]) -> Iter
 
 def packed_there(site: Site, call: StageCall, training: StageResult) -> StageResult | None:
     """The archive that the execution of a training made itself, if one trained."""
+    if site.service is None:
+        return None
+    from tasks.valohai.copy import ExecutionCopy
+
     trained = next((copy for copy in training.copies if isinstance(copy, ExecutionCopy)), None)
     if trained is None:
         return None
@@ -157,7 +162,7 @@ def packed_there(site: Site, call: StageCall, training: StageResult) -> StageRes
 
 
 def _copies(site: Site, entry: Entry) -> tuple[Copy, ...]:
-    there = known_copy(site.service.client, entry) if site.service and read_note(entry) else None
+    there = site.service.known_copy(entry) if site.service else None
     mirrored = site.mirror.find(entry) if site.mirror else None
     return tuple(copy for copy in (there, mirrored) if copy is not None)
 
@@ -206,8 +211,10 @@ def _run_there(
     return StageResult(entry, copy.manifest, False, (copy,))
 
 
-def _listeners(stage: str, logger: Logger, watchers: Sequence[Watcher]) -> Listeners:
-    def submitted(execution: Execution, found: bool) -> None:
+def _listeners(stage: str, logger: Logger, watchers: Sequence[Watcher]) -> "Listeners":
+    from tasks.valohai.runner import Listeners
+
+    def submitted(execution: "Execution", found: bool) -> None:
         where = f": {execution.page}" if execution.page else ""
         logger.info("%s %s%s", "found" if found else "submitted", execution.label, where)
         if execution.page:

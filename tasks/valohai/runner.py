@@ -11,7 +11,7 @@ from valohai_yaml.objs import Step
 from tasks.call import StageCall
 from tasks.store import Entry
 from tasks.valohai.client import Client
-from tasks.valohai.copy import ExecutionCopy, adopt
+from tasks.valohai.copy import ExecutionCopy, adopt, known_copy
 from tasks.valohai.environments import find_environment
 from tasks.valohai.errors import ExecutionFailed
 from tasks.valohai.events import LogFile
@@ -78,6 +78,10 @@ class Runner:
     def _commit(self) -> str:
         """The code, handed over when the first execution needs it."""
         return ensure_commit(self.client, CODE, commit=self._options.commit).identifier
+
+    def known_copy(self, entry: Entry) -> ExecutionCopy | None:
+        """What the store knows of an execution of this project that made the entry."""
+        return known_copy(self.client, entry)
 
     def run(
         self,
