@@ -4,10 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +13,10 @@ import pytest
 import yaml
 
 from deployments.project_file import FILE, ROOT
+from tests.serving import Served, serving, tiny, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
-TINY: dict[str, Any] = {
-    "preset": "demo",
-    "sample": {"size": 16},
-    "train": {
-        "depth_multiplier": 0.1,
-        "aspp_convs_filters": 16,
-        "decoder_filters": 16,
-        "train_crop_size": [65, 65],
-        "train_batch_size": 2,
-        "log_steps": 1,
-        "batch_norm_reestimation_batches": 2,
-    },
-}
 SMALL = {"description": "a tiny flow", "tags": ["deeplab"], "work_pool": {"name": "deeplab"}}
-
-
-@dataclass
-class Served:
-    process: subprocess.Popen[str]
-    client: httpx.Client
-    home: Path
-
-    def start(self, store: Path, steps: int) -> str:
-        values = {**TINY, "store": str(store), "train": {**TINY["train"], "training_number_of_steps": steps}}
-        found = self.client.get("/deployments/name/train/train-local").raise_for_status().json()["id"]
-        body = {"parameters": {"parameters": values}}
-        run = self.client.post(f"/deployments/{found}/create_flow_run", json=body).raise_for_status().json()
-        return str(run["id"])
-
-    def runs(self, flow: str) -> list[dict[str, Any]]:
-        body = {"flows": {"name": {"any_": [flow]}}}
-        rows: list[dict[str, Any]] = self.client.post("/flow_runs/filter", json=body).raise_for_status().json()
-        return rows
-
-    def run(self, identifier: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.get(f"/flow_runs/{identifier}").raise_for_status().json()
-        return found
-
-    def states(self, identifier: str) -> list[str]:
-        rows = self.client.get("/flow_run_states/", params={"flow_run_id": identifier}).raise_for_status().json()
-        return [row["name"] for row in rows]
 
 
 def _file(folder: Path) -> Path:
@@ -81,40 +39,6 @@ def _file(folder: Path) -> Path:
     return file
 
 
-@contextmanager
-def _serving(folder: Path, *options: str) -> Iterator[Served]:
-    home = folder / "prefect"
-    words = [sys.executable, "-m", "deployments.serve", f"--home={home}", "--port=0", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    process = subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    try:
-        lines: list[str] = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("export PREFECT_API_URL="):
-                break
-        else:
-            pytest.fail("".join(lines))
-        address = lines[-1].partition("=")[2].split()[0]
-        with httpx.Client(base_url=address, timeout=30) as client:
-            yield Served(process, client, home)
-    finally:
-        process.terminate()
-        process.wait(90)
-        process.stdout.close()
-
-
-def _wait_for(found: Callable[[], Any], seconds: float = 180) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    return value
-
-
 def _left(home: Path, words: str = "") -> dict[int, str]:
     """Processes that were started from a home, and whose command line has these words: number -> command line."""
     found = {}
@@ -134,14 +58,16 @@ def _left(home: Path, words: str = "") -> dict[int, str]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serve")
-    with _serving(folder, f"--file={_file(folder)}") as served:
+    with serving(folder, f"--file={_file(folder)}") as served:
         yield served
 
 
 def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: Served, tmp_path: Path) -> None:
-    first, second = (served.start(tmp_path / name, steps=3) for name in ("one", "two"))
-    _wait_for(lambda: {"AwaitingConcurrencySlot"} & {*served.states(first), *served.states(second)}, 60)
-    _wait_for(lambda: all(served.run(name)["state"]["type"] == "COMPLETED" for name in (first, second)))
+    first, second = (
+        served.start(tiny(tmp_path / name, train={"training_number_of_steps": 3})) for name in ("one", "two")
+    )
+    wait_for(lambda: {"AwaitingConcurrencySlot"} & {*served.states(first), *served.states(second)}, 60)
+    wait_for(lambda: all(served.run(name)["state"]["type"] == "COMPLETED" for name in (first, second)))
     earlier, later = sorted((served.run(name) for name in (first, second)), key=lambda run: run["start_time"])
     assert earlier["end_time"] <= later["start_time"], "both trained at once"
     assert earlier["name"] == "sample mobilenet_v2"
@@ -151,7 +77,7 @@ def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: S
     def applied() -> list[dict[str, Any]]:
         return [run for run in served.runs("batch-inference") if run["state"]["type"] == "COMPLETED"]
 
-    _wait_for(lambda: len(applied()) == 2, 60)
+    wait_for(lambda: len(applied()) == 2, 60)
     assert {run["parameters"]["parameters"]["model"] for run in applied()} == graphs
     assert {run["parameters"]["parameters"]["images"] for run in applied()} == {"photos"}
 
@@ -160,14 +86,13 @@ def test_a_schedule_fires(served: Served) -> None:
     def ticked() -> list[dict[str, Any]]:
         return [run for run in served.runs("tick") if run["auto_scheduled"] and run["state"]["type"] == "COMPLETED"]
 
-    _wait_for(ticked, 120)
+    wait_for(ticked, 120)
 
 
 def test_the_ui_finds_its_api(served: Served) -> None:
-    address = str(served.client.base_url).removesuffix("/api/")
-    settings = httpx.get(f"{address}/ui-settings").raise_for_status().json()
-    assert settings["api_url"] == f"{address}/api"
-    assert httpx.get(address, follow_redirects=True).text.lstrip().lower().startswith("<!doctype html>")
+    settings = httpx.get(f"{served.url}/ui-settings").raise_for_status().json()
+    assert settings["api_url"] == f"{served.url}/api"
+    assert httpx.get(served.url, follow_redirects=True).text.lstrip().lower().startswith("<!doctype html>")
 
 
 def test_one_folder_is_served_once(served: Served) -> None:
@@ -181,21 +106,21 @@ def test_one_folder_is_served_once(served: Served) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None:
-    with _serving(tmp_path) as served:
-        run = served.start(tmp_path / "store", steps=100_000)
-        _wait_for(lambda: list(tmp_path.glob("store/train/*/metrics.jsonl")))
+    with serving(tmp_path) as served:
+        run = served.start(tiny(tmp_path / "store", train={"training_number_of_steps": 100_000}))
+        wait_for(lambda: list(tmp_path.glob("store/train/*/metrics.jsonl")))
         served.process.send_signal(number)
         assert served.process.wait(60) == (-number if number == signal.SIGKILL else 0)
-        _wait_for(lambda: not _left(served.home), 45 if number == signal.SIGKILL else 1)
+        wait_for(lambda: not _left(served.home), 45 if number == signal.SIGKILL else 1)
     if number == signal.SIGKILL:
         return
     assert list(tmp_path.glob("store/train/*/model.ckpt-*.index")), "what was trained is not kept"
-    with _serving(tmp_path) as served:
+    with serving(tmp_path) as served:
         assert served.run(run)["state"]["name"] == "Crashed"
 
 
 def test_a_server_that_dies_is_told_and_ends_everything(tmp_path: Path) -> None:
-    with _serving(tmp_path) as served:
+    with serving(tmp_path) as served:
         (server,) = _left(served.home, "prefect server start")
         os.kill(server, signal.SIGKILL)
         assert served.process.wait(60) == 1
