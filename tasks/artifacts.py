@@ -30,7 +30,7 @@ _PROGRESS_INTERVAL, _CURVE_INTERVAL = 1.0, 10.0
 # Most bytes of a picture in Prefect's database.
 _LARGEST_PICTURE = 150_000
 # Photos with masks that are shown.
-_OVERLAYS = 6
+_OVERLAYS, _COLUMNS = 6, 3
 # Odd files that are listed.
 _ODD = 10
 
@@ -143,15 +143,22 @@ def publish_overlays(paths: Sequence[Path]) -> None:
     chosen = list(dict.fromkeys(paths[number * len(paths) // _OVERLAYS] for number in range(_OVERLAYS if paths else 0)))
 
     def publish() -> None:
-        pictures = [
-            f"{path.stem}\n\n![{path.stem}]({jpeg_data_uri(path, widest=480, largest=_LARGEST_PICTURE // _OVERLAYS)})"
-            for path in chosen
-        ]
+        size = {"widest": 480, "largest": _LARGEST_PICTURE // _OVERLAYS}
+        cells = [f"![{path.stem}]({jpeg_data_uri(path, **size)})" for path in chosen]
         text = f"{len(chosen)} of {len(paths)} photos with their masks"
-        create_markdown_artifact("\n\n".join(pictures), key="predict-overlays", description=text)
+        table = _table([path.stem for path in chosen], cells)
+        create_markdown_artifact(table, key="predict-overlays", description=text)
 
     if chosen:
         _show("the overlays", publish)
+
+
+def _table(heads: Sequence[str], cells: Sequence[str]) -> str:
+    """Markdown tables of a few columns, one below the other."""
+    starts = range(0, len(cells), _COLUMNS)
+    rows = [(heads[start : start + _COLUMNS], cells[start : start + _COLUMNS]) for start in starts]
+    lines = [f"| {' | '.join(head)} |\n|{' --- |' * len(head)}\n| {' | '.join(row)} |" for head, row in rows]
+    return "\n\n".join(lines)
 
 
 def publish_inspection(found: Mapping[str, Any], sheet: Path) -> None:

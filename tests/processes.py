@@ -15,14 +15,26 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def find(*words: str) -> set[int]:
+    """The processes whose command line, or the folder that they run in, has all of these words."""
+    return {pid for pid in _all() if all(word in f"{command_of(pid)} {_folder(pid)}" for word in words)}
+
+
 def left_of(pids: set[int], seconds: float) -> list[str]:
     """The command lines of those that are still there after so many seconds at most."""
     deadline = time.monotonic() + seconds
     while True:
         alive = [pid for pid, (_, state) in _all().items() if pid in pids and state != "Z"]
         if not alive or time.monotonic() > deadline:
-            return [_command(pid) for pid in alive]
+            return [command_of(pid) for pid in alive]
         time.sleep(0.2)
+
+
+def _folder(pid: int) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/cwd").readlink())
+    except OSError:
+        return ""
 
 
 def _all() -> dict[int, tuple[int, str]]:
@@ -37,7 +49,8 @@ def _all() -> dict[int, tuple[int, str]]:
     return found
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
+    """The command line of a process; empty if there is none."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:

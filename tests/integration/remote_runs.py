@@ -8,7 +8,8 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import httpx
 
 from tests.azurite import Azurite
 from tests.integration.conftest import ROOT, Result
-from tests.valohai_server.process import ServerProcess
+from tests.valohai_server.process import ServerProcess, running
 
 STEPS = {
     "convert": "Load data and convert",
@@ -159,6 +160,13 @@ class Lab:
             (log,) = (self.store / stage).glob("*.log")
             (row,) = (row for row in rows if row["step"] == step)
             assert log.read_text().splitlines() == [line for text in self.events(row) for line in text.splitlines()]
+
+
+@contextmanager
+def running_lab(blobs: Azurite, folder: Path) -> Iterator[Lab]:
+    """A lab with a local Valohai of its own, until the end of the block."""
+    with running(folder / "valohai", "--grace=5", f"--azure=devstoreaccount1={blobs.endpoint}") as server:
+        yield Lab.make(server, blobs, folder)
 
 
 def kill(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> int:

@@ -1,7 +1,6 @@
 """Two workers and a server on PostgreSQL: they share the work, and never do the same twice."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from deployments.project_file import FILE, ROOT
 from tests import postgresql, prefect_server
-from tests.integration.deployed_runs import Deployed, tiny_training, wait_for
+from tests.integration.deployed_runs import Runs, Worker, client_of, tiny, wait_for
 from tests.processes import descendants, left_of
 
 pytestmark = [postgresql.needs_postgresql, pytest.mark.long, pytest.mark.timeout(900)]
@@ -26,31 +24,27 @@ GPUS = {"one": "deeplab-gpu", "two": "deeplab-gpu-two"}
 
 
 @dataclass
-class Lab(Deployed):
+class Lab(Runs):
     """A server with two workers, each with a GPU of its own and a place for one run."""
 
     environment: Mapping[str, str]
     folder: Path
-    workers: dict[str, subprocess.Popen[bytes]]
+    workers: dict[str, Worker]
 
-    def start(self, name: str) -> None:
-        words = ["prefect", "worker", "start", "--pool=deeplab", "--type=process", f"--name={name}", "--limit=1"]
+    def start_worker(self, name: str) -> None:
         environment = {**self.environment, "DEEPLAB_GPU": GPUS[name]}
-        with (self.folder / f"{name}.txt").open("ab") as output:
-            self.workers[name] = subprocess.Popen(
-                [sys.executable, "-m", *words], cwd=ROOT, env=environment, stdout=output, stderr=output
-            )
+        self.workers[name] = Worker(environment, self.folder / f"{name}.txt", f"--name={name}", "--limit=1")
 
     def has_started(self, name: str) -> bool:
-        return "started!" in (self.folder / f"{name}.txt").read_text()
+        return "started!" in self.workers[name].log.read_text()
 
     def worker_of(self, run: str) -> str:
         """The worker that took a run."""
-        (name,) = [name for name in self.workers if run in (self.folder / f"{name}.txt").read_text()]
+        (name,) = [name for name, worker in self.workers.items() if run in worker.log.read_text()]
         return name
 
     def train(self, store: Path, steps: int = 3) -> str:
-        return self.create("train/train-local", tiny_training(store, steps))
+        return self.start(tiny(store, train={"training_number_of_steps": steps}))
 
 
 @contextmanager
@@ -80,11 +74,11 @@ def _environment(folder: Path) -> Iterator[dict[str, str]]:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     with _environment(folder) as environment:
-        with httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=30) as client:
+        with client_of(environment["PREFECT_API_URL"]) as client:
             lab = Lab(client, environment, folder, {})
             try:
                 for name in GPUS:
-                    lab.start(name)
+                    lab.start_worker(name)
                 wait_for(lambda: all(lab.has_started(name) for name in GPUS))
                 yield lab
             finally:
@@ -92,10 +86,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                     _end(worker)
 
 
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    family = descendants(worker.pid)
-    worker.send_signal(signal.SIGINT)
-    worker.wait(60)
+def _end(worker: Worker) -> None:
+    family = descendants(worker.process.pid)
+    worker.stop()
     assert left_of(family, 30) == []
 
 
@@ -136,14 +129,12 @@ def test_a_killed_worker_takes_its_run_with_it_and_no_other(lab: Lab, tmp_path: 
     stores = {lab.train(tmp_path / name, steps=200): tmp_path / name for name in ("a", "b")}
     wait_for(lambda: all(list(store.glob("train/*/metrics.jsonl")) for store in stores.values()))
     lost, other = sorted(stores, key=lab.worker_of)
-    killed = lab.workers["one"]
-    killed.kill()
-    killed.wait()
+    lab.workers["one"].kill()
     # Its next line finds nobody who reads it: the training keeps a checkpoint, and the run ends.
     wait_for(lambda: lab.run(lost)["state"]["type"] == "CRASHED", 60)
     wait_for(lambda: lab.completed(other))
 
-    lab.start("one")
+    lab.start_worker("one")
     again = lab.train(stores[lost], steps=200)
     wait_for(lambda: lab.completed(again))
     log = lab.log(again)

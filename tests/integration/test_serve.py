@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,11 @@ import pytest
 import yaml
 
 from deployments.project_file import FILE, ROOT
-from tests.integration.deployed_runs import Deployed, tiny_training, wait_for
+from tests.integration.deployed_runs import tiny, wait_for
+from tests.serving import Served, serving
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SMALL = {"description": "a tiny flow", "tags": ["deeplab"], "work_pool": {"name": "deeplab"}}
-
-
-@dataclass
-class Served(Deployed):
-    process: subprocess.Popen[str]
-    home: Path
 
 
 def _file(folder: Path) -> Path:
@@ -49,32 +42,6 @@ def _file(folder: Path) -> Path:
     return file
 
 
-@contextmanager
-def _serving(folder: Path, *options: str) -> Iterator[Served]:
-    home = folder / "prefect"
-    words = [sys.executable, "-m", "deployments.serve", f"--home={home}", "--port=0", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    process = subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    try:
-        lines: list[str] = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("export PREFECT_API_URL="):
-                break
-        else:
-            pytest.fail("".join(lines))
-        address = lines[-1].partition("=")[2].split()[0]
-        with httpx.Client(base_url=address, timeout=30) as client:
-            yield Served(client, process, home)
-    finally:
-        process.terminate()
-        process.wait(90)
-        process.stdout.close()
-
-
 def _left(home: Path, words: str = "") -> dict[int, str]:
     """Processes that were started from a home, and whose command line has these words: number -> command line."""
     found = {}
@@ -94,13 +61,13 @@ def _left(home: Path, words: str = "") -> dict[int, str]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serve")
-    with _serving(folder, f"--file={_file(folder)}") as served:
+    with serving(folder, f"--file={_file(folder)}") as served:
         yield served
 
 
 def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: Served, tmp_path: Path) -> None:
     first, second = (
-        served.create("train/train-local", tiny_training(tmp_path / name, steps=3)) for name in ("one", "two")
+        served.start(tiny(tmp_path / name, train={"training_number_of_steps": 3})) for name in ("one", "two")
     )
     wait_for(lambda: {"AwaitingConcurrencySlot"} & {*served.states(first), *served.states(second)}, 60)
     wait_for(lambda: served.completed(first, second))
@@ -111,7 +78,7 @@ def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: S
     assert len(graphs) == 2
 
     def applied() -> list[dict[str, Any]]:
-        return [run for run in served.runs("batch-inference") if run["state"]["type"] == "COMPLETED"]
+        return [run for run in served.of_flow("batch-inference") if run["state"]["type"] == "COMPLETED"]
 
     wait_for(lambda: len(applied()) == 2, 60)
     assert {run["parameters"]["parameters"]["model"] for run in applied()} == graphs
@@ -132,11 +99,11 @@ def test_trainings_of_all_deployments_take_turns(served: Served, tmp_path: Path)
     sweep = {"vary": {"train.seed": [1, 2]}, "concurrency": 2}
     names = ("training", "trials", "own")
     stores = [tmp_path / name for name in names]
-    training, trials, own = (tiny_training(store, steps=40) for store in stores)
+    training, trials, own = (tiny(store, train={"training_number_of_steps": 40}) for store in stores)
     runs = [
-        served.create("train/train-local", training),
-        served.create("sweep/sweep", {**sweep, "base": trials, "deployment": "trial/trial"}),
-        served.create("sweep/sweep", {**sweep, "base": own}),
+        served.start(training),
+        served.start({**sweep, "base": trials, "deployment": "trial/trial"}, "sweep/sweep"),
+        served.start({**sweep, "base": own}, "sweep/sweep"),
     ]
     wait_for(lambda: served.completed(*runs), 600)
     spans = sorted(span for store in stores for span in _trained(store))
@@ -148,16 +115,15 @@ def test_trainings_of_all_deployments_take_turns(served: Served, tmp_path: Path)
 
 def test_a_schedule_fires(served: Served) -> None:
     def ticked() -> list[dict[str, Any]]:
-        return [run for run in served.runs("tick") if run["auto_scheduled"] and run["state"]["type"] == "COMPLETED"]
+        return [run for run in served.of_flow("tick") if run["auto_scheduled"] and run["state"]["type"] == "COMPLETED"]
 
     wait_for(ticked, 120)
 
 
 def test_the_ui_finds_its_api(served: Served) -> None:
-    address = str(served.client.base_url).removesuffix("/api/")
-    settings = httpx.get(f"{address}/ui-settings").raise_for_status().json()
-    assert settings["api_url"] == f"{address}/api"
-    assert httpx.get(address, follow_redirects=True).text.lstrip().lower().startswith("<!doctype html>")
+    settings = httpx.get(f"{served.url}/ui-settings").raise_for_status().json()
+    assert settings["api_url"] == f"{served.url}/api"
+    assert httpx.get(served.url, follow_redirects=True).text.lstrip().lower().startswith("<!doctype html>")
 
 
 def test_one_folder_is_served_once(served: Served) -> None:
@@ -171,8 +137,8 @@ def test_one_folder_is_served_once(served: Served) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None:
-    with _serving(tmp_path) as served:
-        run = served.create("train/train-local", tiny_training(tmp_path / "store", steps=100_000))
+    with serving(tmp_path) as served:
+        run = served.start(tiny(tmp_path / "store", train={"training_number_of_steps": 100_000}))
         wait_for(lambda: list(tmp_path.glob("store/train/*/metrics.jsonl")))
         served.process.send_signal(number)
         assert served.process.wait(60) == (-number if number == signal.SIGKILL else 0)
@@ -180,12 +146,12 @@ def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None
     if number == signal.SIGKILL:
         return
     assert list(tmp_path.glob("store/train/*/model.ckpt-*.index")), "what was trained is not kept"
-    with _serving(tmp_path) as served:
+    with serving(tmp_path) as served:
         assert served.run(run)["state"]["name"] == "Crashed"
 
 
 def test_a_server_that_dies_is_told_and_ends_everything(tmp_path: Path) -> None:
-    with _serving(tmp_path) as served:
+    with serving(tmp_path) as served:
         (server,) = _left(served.home, "prefect server start")
         os.kill(server, signal.SIGKILL)
         assert served.process.wait(60) == 1
