@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows import console
+from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -13,7 +14,7 @@ from flows.train import Trained, fit, prepare
 from tasks.artifacts import percent
 from tasks.evaluate import read_scores
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 
 @flow(name="trial", flow_run_name="{parameters.title}", persist_result=False)
@@ -23,6 +24,7 @@ def trial_flow(parameters: TrainFlowParameters) -> Trained:
     Args:
         parameters: as of the training flow; what follows the evaluation is not asked for.
     """
+    end_earlier_attempts()
     with Sites.of(parameters) as at:
         return fit(parameters, at, prepare(parameters, at).shards)
 

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,49 +15,20 @@ import pytest
 import yaml
 
 from deployments.project_file import FILE, ROOT
+from tests.integration.deployed_runs import TINY, Runs, wait_for
+from tests.processes import that_mention
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
-TINY: dict[str, Any] = {
-    "preset": "demo",
-    "sample": {"size": 16},
-    "train": {
-        "depth_multiplier": 0.1,
-        "aspp_convs_filters": 16,
-        "decoder_filters": 16,
-        "train_crop_size": [65, 65],
-        "train_batch_size": 2,
-        "log_steps": 1,
-        "batch_norm_reestimation_batches": 2,
-    },
-}
 SMALL = {"description": "a tiny flow", "tags": ["deeplab"], "work_pool": {"name": "deeplab"}}
 
 
 @dataclass
-class Served:
+class Served(Runs):
     process: subprocess.Popen[str]
-    client: httpx.Client
     home: Path
 
-    def start(self, store: Path, steps: int) -> str:
-        values = {**TINY, "store": str(store), "train": {**TINY["train"], "training_number_of_steps": steps}}
-        found = self.client.get("/deployments/name/train/train-local").raise_for_status().json()["id"]
-        body = {"parameters": {"parameters": values}}
-        run = self.client.post(f"/deployments/{found}/create_flow_run", json=body).raise_for_status().json()
-        return str(run["id"])
-
-    def runs(self, flow: str) -> list[dict[str, Any]]:
-        body = {"flows": {"name": {"any_": [flow]}}}
-        rows: list[dict[str, Any]] = self.client.post("/flow_runs/filter", json=body).raise_for_status().json()
-        return rows
-
-    def run(self, identifier: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.get(f"/flow_runs/{identifier}").raise_for_status().json()
-        return found
-
-    def states(self, identifier: str) -> list[str]:
-        rows = self.client.get("/flow_run_states/", params={"flow_run_id": identifier}).raise_for_status().json()
-        return [row["name"] for row in rows]
+    def train(self, store: Path, steps: int) -> str:
+        return self.start({**TINY, "store": str(store), "train": {**TINY["train"], "training_number_of_steps": steps}})
 
 
 def _file(folder: Path) -> Path:
@@ -100,35 +70,11 @@ def _serving(folder: Path, *options: str) -> Iterator[Served]:
             pytest.fail("".join(lines))
         address = lines[-1].partition("=")[2].split()[0]
         with httpx.Client(base_url=address, timeout=30) as client:
-            yield Served(process, client, home)
+            yield Served(client, process, home)
     finally:
         process.terminate()
         process.wait(90)
         process.stdout.close()
-
-
-def _wait_for(found: Callable[[], Any], seconds: float = 180) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    return value
-
-
-def _left(home: Path, words: str = "") -> dict[int, str]:
-    """Processes that were started from a home, and whose command line has these words: number -> command line."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            line = (entry / "cmdline").read_text().replace("\0", " ")
-            ours = f"PREFECT_HOME={home}\0".encode() in (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if ours and words in line:
-            found[int(entry.name)] = line
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +85,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: Served, tmp_path: Path) -> None:
-    first, second = (served.start(tmp_path / name, steps=3) for name in ("one", "two"))
-    _wait_for(lambda: {"AwaitingConcurrencySlot"} & {*served.states(first), *served.states(second)}, 60)
-    _wait_for(lambda: all(served.run(name)["state"]["type"] == "COMPLETED" for name in (first, second)))
+    first, second = (served.train(tmp_path / name, steps=3) for name in ("one", "two"))
+    wait_for(lambda: {"AwaitingConcurrencySlot"} & {*served.states(first), *served.states(second)}, 60)
+    wait_for(lambda: all(served.run(name)["state"]["type"] == "COMPLETED" for name in (first, second)))
     earlier, later = sorted((served.run(name) for name in (first, second)), key=lambda run: run["start_time"])
     assert earlier["end_time"] <= later["start_time"], "both trained at once"
     assert earlier["name"] == "sample mobilenet_v2"
@@ -149,18 +95,18 @@ def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: S
     assert len(graphs) == 2
 
     def applied() -> list[dict[str, Any]]:
-        return [run for run in served.runs("batch-inference") if run["state"]["type"] == "COMPLETED"]
+        return [run for run in served.of_flow("batch-inference") if run["state"]["type"] == "COMPLETED"]
 
-    _wait_for(lambda: len(applied()) == 2, 60)
+    wait_for(lambda: len(applied()) == 2, 60)
     assert {run["parameters"]["parameters"]["model"] for run in applied()} == graphs
     assert {run["parameters"]["parameters"]["images"] for run in applied()} == {"photos"}
 
 
 def test_a_schedule_fires(served: Served) -> None:
     def ticked() -> list[dict[str, Any]]:
-        return [run for run in served.runs("tick") if run["auto_scheduled"] and run["state"]["type"] == "COMPLETED"]
+        return [run for run in served.of_flow("tick") if run["auto_scheduled"] and run["state"]["type"] == "COMPLETED"]
 
-    _wait_for(ticked, 120)
+    wait_for(ticked, 120)
 
 
 def test_the_ui_finds_its_api(served: Served) -> None:
@@ -182,11 +128,11 @@ def test_one_folder_is_served_once(served: Served) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None:
     with _serving(tmp_path) as served:
-        run = served.start(tmp_path / "store", steps=100_000)
-        _wait_for(lambda: list(tmp_path.glob("store/train/*/metrics.jsonl")))
+        run = served.train(tmp_path / "store", steps=100_000)
+        wait_for(lambda: list(tmp_path.glob("store/train/*/metrics.jsonl")))
         served.process.send_signal(number)
         assert served.process.wait(60) == (-number if number == signal.SIGKILL else 0)
-        _wait_for(lambda: not _left(served.home), 45 if number == signal.SIGKILL else 1)
+        wait_for(lambda: not that_mention(str(tmp_path)), 45 if number == signal.SIGKILL else 1)
     if number == signal.SIGKILL:
         return
     assert list(tmp_path.glob("store/train/*/model.ckpt-*.index")), "what was trained is not kept"
@@ -196,9 +142,9 @@ def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None
 
 def test_a_server_that_dies_is_told_and_ends_everything(tmp_path: Path) -> None:
     with _serving(tmp_path) as served:
-        (server,) = _left(served.home, "prefect server start")
+        (server,) = (pid for pid, line in that_mention(str(served.home)).items() if "prefect server start" in line)
         os.kill(server, signal.SIGKILL)
         assert served.process.wait(60) == 1
         assert served.process.stdout is not None
         assert "error: the Prefect server has ended by itself (status -9)" in served.process.stdout.read()
-        assert not _left(served.home)
+        assert not that_mention(str(served.home))
