@@ -36,9 +36,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="deeplab-benchmark-") as name:
         folder = Path(name)
         (folder / "empty.py").write_text(_EMPTY)
-        with prefect_server.running(folder / "server") as served:
+        with prefect_server.running(folder / "server") as server:
             embedded = {"PREFECT_HOME": str(folder / "embedded")}
-            commands = _commands(folder, "server", served) | _commands(folder, "embedded API", embedded)
+            commands = _commands(folder, "server", server.environment) | _commands(folder, "embedded API", embedded)
             runs = measure(commands, given.rounds)
     print("\n" + _table({name: _median(each) for name, each in runs.items()}), end="\n\n")
     kept = [held(*line) for line in _targets({name: _median(each) for name, each in runs.items()})]

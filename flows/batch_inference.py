@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows import console
+from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
 from flows.one_stage import OneStageParameters, plain_section
 from flows.parameters import Section
@@ -17,7 +18,7 @@ from tasks.predict import segment
 from tasks.result import StageResult, shown
 from tasks.sources import network, photos
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 PredictSection = plain_section("predict", "images")
 
@@ -42,6 +43,7 @@ def batch_inference_flow(parameters: InferenceParameters) -> StageResult:
     Args:
         parameters: Which photos, with which model, and where.
     """
+    end_earlier_attempts()
     with Sites.of(parameters) as at:
         site = at("predict")
         model, description = network(parameters.model, site.mirror, "model")

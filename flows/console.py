@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ import httpx
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from deeplab.errors import ConfigError, DeepLabError
 from deeplab.stage.stop import STDIN_VARIABLE
@@ -31,10 +33,19 @@ _GRACE = 20.0
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
-def quiet_expected_errors() -> None:
-    """Errors that explain themselves are logged without their traceback; defects keep theirs."""
+def set_up_logging() -> None:
+    """Keep the log short, and a run alive whoever reads it.
+
+    Errors that explain themselves come without their traceback; defects keep theirs. When nobody reads any more what is
+    printed, as when the worker that started the run was killed, Rich would end the process, and with it a training: it
+    is silent from then on instead. The store's logs and Prefect's API get every line as before.
+    """
     for name in _RUN_LOGGERS:
         logging.getLogger(name).addFilter(_drop_traceback)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            terminal = handler.console
+            terminal.on_broken_pipe = partial(setattr, terminal, "quiet", True)  # type: ignore[method-assign]
 
 
 def _drop_traceback(record: logging.LogRecord) -> bool:

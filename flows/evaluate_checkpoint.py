@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows import console
+from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
 from flows.one_stage import OneStageParameters, plain_section
 from flows.parameters import Section
@@ -18,7 +19,7 @@ from tasks.evaluate import measure, read_scores
 from tasks.result import StageResult, shown
 from tasks.sources import files, network
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 EvaluateSection = plain_section("evaluate")
 
@@ -44,6 +45,7 @@ def evaluate_checkpoint_flow(parameters: EvaluationParameters) -> StageResult:
     Args:
         parameters: Which checkpoint, on which records, and where.
     """
+    end_earlier_attempts()
     with Sites.of(parameters) as at:
         site = at("evaluate")
         checkpoint, description = network(parameters.checkpoint, site.mirror, "checkpoint")

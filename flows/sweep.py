@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 
 from deeplab.errors import DeepLabError
 from flows import console
+from flows.attempts import end_earlier_attempts
 from flows.children import Child, DeploymentChild, LocalChild
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
@@ -32,7 +33,7 @@ from tasks.sources import TrainedCheckpoint
 from tasks.stage import look_up
 from tasks.train import train_call
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 # Seconds between two looks at the trials that run, and between two at their losses.
 _POLL, _COMPARE = 1.0, 10.0
@@ -83,6 +84,7 @@ def sweep_flow(parameters: SweepParameters) -> list[Trial]:
     Args:
         parameters: What they share, and what varies.
     """
+    end_earlier_attempts()
     points = parameters.points
     trials = [Trial(*made) for made in zip(labels(points), points, parameters.trials, strict=True)]
     with azure_storage(parameters.base.azure_storage), Sites.of(parameters.base) as at:

@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows import approval, console
+from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -27,7 +28,7 @@ from tasks.sample import sample
 from tasks.sources import Address, TrainedCheckpoint
 from tasks.train import train
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
     Args:
         parameters: One section a stage. What is left empty comes from the preset, then from the original's defaults.
     """
+    end_earlier_attempts()
     with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
         outcome = _run(parameters, at)
         publish_model(parameters.title, outcome.graph, outcome.evaluation)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows import console
+from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -14,7 +15,7 @@ from tasks.artifacts import percent
 from tasks.azure_storage import azure_storage
 from tasks.evaluate import read_scores
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 
 @flow(name="trial", flow_run_name="{parameters.run_name}", persist_result=False)
@@ -24,6 +25,7 @@ def trial_flow(parameters: TrainFlowParameters) -> Trained:
     Args:
         parameters: As of the training flow; what follows the evaluation is not asked for.
     """
+    end_earlier_attempts()
     with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
         return fit(parameters, at, prepare(parameters, at).shards)
 

@@ -20,7 +20,7 @@ from tasks.valohai.records import Pipeline
 from tasks.valohai.step import named_item
 from tasks.valohai_group import hand_over, output_rows, run_group
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tasks.valohai.step import named_item
 from tasks.valohai.sweeps import sweep_request, sweep_table, varied
 from tasks.valohai_group import hand_over, run_group
 
-console.quiet_expected_errors()
+console.set_up_logging()
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,20 @@ def left_of(pids: set[int], seconds: float) -> list[str]:
         time.sleep(0.2)
 
 
+def that_mention(text: str) -> dict[int, str]:
+    """Those whose command line or environment has a text, such as a folder: number -> command line."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (place / "cmdline").read_bytes()
+            mentioned = text.encode() in line or text.encode() in (place / "environ").read_bytes()
+        except OSError:
+            continue
+        if mentioned:
+            found[int(place.name)] = line.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
 def _folder(pid: int) -> str:
     try:
         return str(Path(f"/proc/{pid}/cwd").readlink())

@@ -19,7 +19,7 @@ import tensorflow as tf
 from deeplab.config import ModelDescription
 from deeplab.config.description import FILE_NAME as DESCRIPTION_NAME
 from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
-from deeplab.errors import CheckpointError
+from deeplab.errors import CheckpointError, OutputError
 
 Array = npt.NDArray[Any]
 
@@ -180,14 +180,22 @@ def _escaped(name: str) -> str:
 
 
 def write_checkpoint(prefix: Path, values: Mapping[str, Array]) -> None:
-    """Write values under their names, readable by TensorFlow 1's Saver. The index appears last, by rename."""
+    """Write values under their names, readable by TensorFlow 1's Saver. The index appears last, by rename.
+
+    Raises:
+        OutputError: if they cannot be written, as on a full disk; checkpoints that were there before are as they were.
+    """
     names = sorted(values)
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.constant(values[name]) for name in names],
-    )
+    tensors = [tf.constant(values[name]) for name in names]
+    try:
+        tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+    except tf.errors.OpError as error:
+        # TensorFlow says: {{function_node …}} FILE; the system's words [Op:SaveV2]
+        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+        raise OutputError(
+            f"{prefix}: cannot be written ({reason}); make room, or permit writing there, and repeat the command: "
+            "it goes on from the checkpoint before"
+        ) from None
 
 
 def write_state(folder: Path, prefixes: list[Path]) -> None:

@@ -23,8 +23,8 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts flows with a server that has everything registered; what one prints goes to ``NAME.txt``."""
     started = []
-    with prefect_server.running(tmp_path / "prefect") as environment:
-        environment["PYTHONPATH"] = str(ROOT)
+    with prefect_server.running(tmp_path / "prefect") as server:
+        environment = {**server.environment, "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-m", "deployments.register"]
         subprocess.run(words, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
 

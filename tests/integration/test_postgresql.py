@@ -56,12 +56,9 @@ def _environment(folder: Path) -> Iterator[dict[str, str]]:
             entry["concurrency_limit"] = {"limit": 2}
     (folder / "prefect.yaml").write_text(yaml.safe_dump(content))
     with postgresql.running() as address:
-        settings = {
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": address,
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        }
-        with prefect_server.running(folder / "prefect", settings) as environment:
-            environment |= {"DEEPLAB_HOME": str(ROOT), "PYTHONPATH": str(ROOT)}
+        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": address}
+        with prefect_server.running(folder / "prefect", settings) as server:
+            environment = {**server.environment, "DEEPLAB_HOME": str(ROOT), "PYTHONPATH": str(ROOT)}
             for words in (
                 ["deployments.register", f"--file={folder / 'prefect.yaml'}"],
                 ["prefect", "global-concurrency-limit", "create", GPUS["two"], "--limit=1"],
@@ -125,19 +122,12 @@ def test_equal_runs_at_once_do_each_stage_once(lab: Lab, tmp_path: Path) -> None
     assert len(_manifests(tmp_path / "store")) == len(STAGES)
 
 
-def test_a_killed_worker_takes_its_run_with_it_and_no_other(lab: Lab, tmp_path: Path) -> None:
+def test_a_killed_worker_disturbs_no_run(lab: Lab, tmp_path: Path) -> None:
     stores = {lab.train(tmp_path / name, steps=200): tmp_path / name for name in ("a", "b")}
     wait_for(lambda: all(list(store.glob("train/*/metrics.jsonl")) for store in stores.values()))
-    lost, other = sorted(stores, key=lab.worker_of)
+    assert {lab.worker_of(run) for run in stores} == set(GPUS)
     lab.workers["one"].kill()
-    # Its next line finds nobody who reads it: the training keeps a checkpoint, and the run ends.
-    wait_for(lambda: lab.run(lost)["state"]["type"] == "CRASHED", 60)
-    wait_for(lambda: lab.completed(other))
-
+    wait_for(lambda: lab.completed(*stores), 400)
     lab.start_worker("one")
-    again = lab.train(stores[lost], steps=200)
-    wait_for(lambda: lab.completed(again))
-    log = lab.log(again)
-    assert [line for line in log if line.startswith("train runs because it is unfinished")]
-    assert [line for line in log if line.startswith("resuming from model.ckpt-")]
-    assert _digests(stores[lost]) == _digests(stores[other])
+    first, second = stores.values()
+    assert _digests(first) == _digests(second)

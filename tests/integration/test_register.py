@@ -29,8 +29,8 @@ def _register(environment: dict[str, str], file: Path = FILE) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with prefect_server.running(tmp_path_factory.mktemp("prefect")) as environment:
-        environment["PYTHONPATH"] = str(ROOT)
+    with prefect_server.running(tmp_path_factory.mktemp("prefect")) as running:
+        environment = {**running.environment, "PYTHONPATH": str(ROOT)}
         printed = _register(environment)
         assert "train/train-local" in printed
         with httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=30) as client:

@@ -16,6 +16,7 @@ import yaml
 
 from deployments.project_file import FILE, ROOT
 from tests.integration.deployed_runs import tiny, wait_for
+from tests.processes import that_mention
 from tests.serving import Served, serving
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -42,20 +43,9 @@ def _file(folder: Path) -> Path:
     return file
 
 
-def _left(home: Path, words: str = "") -> dict[int, str]:
-    """Processes that were started from a home, and whose command line has these words: number -> command line."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            line = (entry / "cmdline").read_text().replace("\0", " ")
-            ours = f"PREFECT_HOME={home}\0".encode() in (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if ours and words in line:
-            found[int(entry.name)] = line
-    return found
+def _left(served: Served) -> dict[int, str]:
+    """Processes that were started by it: number -> command line."""
+    return that_mention(f"PREFECT_HOME={served.home}\0")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +132,7 @@ def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None
         wait_for(lambda: list(tmp_path.glob("store/train/*/metrics.jsonl")))
         served.process.send_signal(number)
         assert served.process.wait(60) == (-number if number == signal.SIGKILL else 0)
-        wait_for(lambda: not _left(served.home), 45 if number == signal.SIGKILL else 1)
+        wait_for(lambda: not _left(served), 45 if number == signal.SIGKILL else 1)
     if number == signal.SIGKILL:
         return
     assert list(tmp_path.glob("store/train/*/model.ckpt-*.index")), "what was trained is not kept"
@@ -152,9 +142,9 @@ def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None
 
 def test_a_server_that_dies_is_told_and_ends_everything(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
-        (server,) = _left(served.home, "prefect server start")
+        (server,) = (pid for pid, line in _left(served).items() if "prefect server start" in line)
         os.kill(server, signal.SIGKILL)
         assert served.process.wait(60) == 1
         assert served.process.stdout is not None
         assert "error: the Prefect server has ended by itself (status -9)" in served.process.stdout.read()
-        assert not _left(served.home)
+        assert not _left(served)

@@ -155,8 +155,8 @@ def test_ctrl_c_stops_the_execution(lab: Lab) -> None:
 
 
 def test_cancel_of_a_served_flow_stops_the_execution(lab: Lab) -> None:
-    with prefect_server.running(lab.folder / "prefect") as api, contextlib.ExitStack() as clients:
-        environment = {**lab.environment, **api}
+    with prefect_server.running(lab.folder / "prefect") as prefect, contextlib.ExitStack() as clients:
+        environment = {**lab.environment, **prefect.environment}
         serving = "from flows.train import train_flow; train_flow.serve(name='here', print_starting_message=False)"
         with (lab.folder / "flow.txt").open("wb") as output:
             server = subprocess.Popen(
@@ -170,7 +170,7 @@ def test_cancel_of_a_served_flow_stops_the_execution(lab: Lab) -> None:
                 "sample": {"size": 8},
                 "train": {"train_crop_size": [65, 65], "training_number_of_steps": 100000, "log_steps": 1},
             }
-            client = clients.enter_context(httpx.Client(base_url=api["PREFECT_API_URL"], timeout=30))
+            client = clients.enter_context(httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=30))
             found = lab.wait_for(lambda: _deployment(client))
             body = {"parameters": {"parameters": values}, "state": {"type": "SCHEDULED"}}
             run = client.post(f"/deployments/{found}/create_flow_run", json=body).raise_for_status().json()["id"]

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import tensorflow as tf
 from deeplab.config import TrainingConfig, validate
 from deeplab.data.datasets import get_dataset
 from deeplab.data.packing import pack
-from deeplab.errors import CheckpointError, TrainingError
+from deeplab.errors import CheckpointError, OutputError, TrainingError
 from deeplab.model.checkpoint import content_digest, locate, open_checkpoint, write_checkpoint, write_state
 from deeplab.training.initialization import initialize
 from deeplab.training.metrics_log import MetricsLog
@@ -110,6 +111,20 @@ def test_a_checkpoint_is_what_tensorflow_1_reads(tmp_path: Path) -> None:
     checkpoint = locate(tmp_path)
     assert checkpoint.step == 7
     assert checkpoint.digest() == content_digest(values, None)
+
+
+def test_a_checkpoint_that_does_not_fit_is_said_and_the_one_before_stays(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model.ckpt-7", {"a": np.zeros(1, np.float32)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1000, limits[1])
+    )  # bytes of a file; as a full disk does, it ends a write
+    try:
+        with pytest.raises(OutputError, match=r"model\.ckpt-8: cannot be written \(File too large\); make room"):
+            write_checkpoint(tmp_path / "model.ckpt-8", {"a": np.zeros(1000, np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert locate(tmp_path).step == 7
 
 
 def test_an_archive_or_a_folder_with_only_one_is_a_checkpoint(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""Earlier attempts of a run: one whose process was killed could not say how it ended."""
+
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterState
+from prefect.client.schemas.filters import TaskRunFilterStateType as StateTypes
+from prefect.client.schemas.objects import StateType
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+
+def end_earlier_attempts() -> None:
+    """Mark as crashed what still seems to run of this run's earlier attempts.
+
+    Prefect marks a run whose process is gone, but not the tasks of that run: they would go on for ever in its UI.
+    """
+    if flow_run.run_count < 2:
+        return
+    of_this_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(flow_run.id))]))
+    running = TaskRunFilter(state=TaskRunFilterState(type=StateTypes(any_=[StateType.RUNNING])))
+    with get_client(sync_client=True) as client:
+        for left in client.read_task_runs(flow_run_filter=of_this_run, task_run_filter=running):
+            client.set_task_run_state(left.id, Crashed(message="The process of its attempt is gone."), force=True)
