@@ -42,6 +42,7 @@ def run_once(command: Command) -> Cost:
         RuntimeError: if it fails; with what it said.
     """
     command.prepare()
+    os.sync()  # what the last one left to be written is not on this one's account
     environment = {**os.environ, **(command.variables or {})}
     begun = time.monotonic()
     process = subprocess.Popen(
