@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 from pydantic import Field
 
+from deeplab.errors import DataError
 from flows import console
 from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
@@ -28,6 +30,9 @@ class InferenceParameters(OneStageParameters):
 
     model: str = Field(description="Frozen graph; checkpoint as folder, prefix or archive; or an address of one.")
     images: str = Field(description="A photo, a folder, a glob of photos, or records.")
+    skip_missing: bool = Field(
+        False, description="Where there are no photos yet, end at once and well: for runs that start by themselves."
+    )
     predict: PredictSection = Field(default_factory=PredictSection)  # type: ignore[valid-type]
 
     @property
@@ -37,7 +42,7 @@ class InferenceParameters(OneStageParameters):
 
 
 @flow(name="batch-inference", flow_run_name="{parameters.title}", persist_result=False)
-def batch_inference_flow(parameters: InferenceParameters) -> StageResult:
+def batch_inference_flow(parameters: InferenceParameters) -> StageResult | State[Any]:
     """Segment photos: masks, coloured masks and overlays.
 
     Args:
@@ -46,8 +51,13 @@ def batch_inference_flow(parameters: InferenceParameters) -> StageResult:
     end_earlier_attempts()
     with Sites.of(parameters) as at:
         site = at("predict")
+        try:
+            images = photos(parameters.images, site.mirror, "images")
+        except DataError as error:
+            if not parameters.skip_missing:
+                raise
+            return Completed(name="Skipped", message=str(error))
         model, description = network(parameters.model, site.mirror, "model")
-        images = photos(parameters.images, site.mirror, "images")
         return segment(site, cast("Section", parameters.predict).given(), model, images, description)
 
 
@@ -58,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         parameters = parse(InferenceParameters, "python -m flows.batch_inference", words)
         console.start_api()
-        print(f"masks  {shown(batch_inference_flow(parameters).here())}")
+        result = batch_inference_flow(parameters)
+        skipped = f"skipped: {parameters.images} is not there"
+        print(f"masks  {shown(result.here())}" if isinstance(result, StageResult) else skipped)
 
     return console.run(body)
 

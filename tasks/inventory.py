@@ -124,7 +124,7 @@ class Inventory:
         found = (self._by_key.get(word) or self._by_digest.get(word) for word in text.split())
         return next((item for item in found if item), None)
 
-    def made_of(self, item: Item) -> list[Item]:
+    def used_by(self, item: Item) -> list[Item]:
         """The entries that were made of this one."""
         return [other for other in self.items if item in self.sources(other).values()]
 

@@ -1,7 +1,8 @@
 """How a person, or a program, is shown what is in a store."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,16 +19,42 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 def table(inventory: Inventory, items: Sequence[Item]) -> Iterator[str]:
     """A line for each entry, with what tells it from the others of its stage."""
+    telling = {stage: _Telling.of(inventory, stage) for stage in {item.stage for item in items}}
     head = ("stage", "key", "state", "size", "used", "")
-    rows = [head, *(_row(inventory, item) for item in items)]
+    rows = [head, *(_row(inventory, item, telling[item.stage]) for item in items)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
     for row in rows:
         stage, key, state, size, used = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
         yield f"{stage}  {key}  {state}  {size.strip():>{widths[3]}}  {used.strip():>{widths[4]}}  {row[5]}".rstrip()
 
 
-def _row(inventory: Inventory, item: Item) -> tuple[str, ...]:
-    told = [*_telling_parameters(inventory, item), *_telling_inputs(inventory, item)]
+@dataclass(frozen=True)
+class _Telling:
+    """What tells the entries of a stage apart: whether the code does, which parameters, which inputs."""
+
+    code: bool
+    parameters: Sequence[str]
+    inputs: Sequence[str]
+
+    @classmethod
+    def of(cls, inventory: Inventory, stage: str) -> "_Telling":
+        identities = [item.identity for item in inventory.items if item.stage == stage]
+        parameters = [identity.parameters for identity in identities]
+        first = (name for name in _FIRST if any(name in values for values in parameters))
+        return cls(
+            len({identity.code_version for identity in identities}) > 1,
+            list(dict.fromkeys([*first, *_differing(parameters)])),
+            _differing([identity.inputs for identity in identities]),
+        )
+
+
+def _differing(all_values: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = dict.fromkeys(name for values in all_values for name in values)
+    return [name for name in names if any(values.get(name) != all_values[0].get(name) for values in all_values)]
+
+
+def _row(inventory: Inventory, item: Item, telling: _Telling) -> tuple[str, ...]:
+    told = [*_parameters(item, telling), *_inputs(inventory, item, telling)]
     remark = item.reason or (_elsewhere(item) if item.state == "elsewhere" else "")
     text = "  ".join([*told, *([f"({remark})"] if remark else [])])
     return item.stage, inventory.short(item), _state(item), size_text(item.size), age_text(item.used), text
@@ -41,26 +68,21 @@ def _elsewhere(item: Item) -> str:
     return item.execution.label if item.execution else "mirror"
 
 
-def _telling_parameters(inventory: Inventory, item: Item) -> Iterator[str]:
-    peers = [other.identity for other in inventory.items if other.stage == item.stage]
-    own = item.identity.parameters
-    differing = [name for name in own if any(peer.parameters.get(name) != own[name] for peer in peers)]
-    names = dict.fromkeys([*(name for name in _FIRST if name in own), *differing])
-    plain = [name for name in names if not isinstance(own[name], dict)]
-    if any(peer.code_version != item.identity.code_version for peer in peers):
+def _parameters(item: Item, telling: _Telling) -> Iterator[str]:
+    if telling.code:
         yield f"code={item.identity.code_version}"
-    for name in plain[:_MOST_PARAMETERS]:
+    own = item.identity.parameters
+    names = [name for name in telling.parameters if name in own and not isinstance(own[name], dict)]
+    for name in names[:_MOST_PARAMETERS]:
         text = flag_text(own[name])
         yield f"{name}={text[:_LONGEST]}{'…' if len(text) > _LONGEST else ''}"
-    if len(plain) > _MOST_PARAMETERS:
-        yield f"and {len(plain) - _MOST_PARAMETERS} more"
+    if len(names) > _MOST_PARAMETERS:
+        yield f"and {len(names) - _MOST_PARAMETERS} more"
 
 
-def _telling_inputs(inventory: Inventory, item: Item) -> Iterator[str]:
-    peers = [other.identity.inputs for other in inventory.items if other.stage == item.stage]
+def _inputs(inventory: Inventory, item: Item, telling: _Telling) -> Iterator[str]:
     sources = inventory.sources(item)
-    differing = [flag for flag, value in item.identity.inputs.items() if any(peer.get(flag) != value for peer in peers)]
-    for flag in differing[:_MOST_INPUTS]:
+    for flag in [flag for flag in telling.inputs if flag in sources][:_MOST_INPUTS]:
         source = sources[flag]
         yield f"{flag}={inventory.short(source) if source else item.identity.inputs[flag][:6]}"
 
@@ -71,7 +93,7 @@ def page(inventory: Inventory, item: Item) -> Iterator[str]:
     yield from _lines("", _facts(item))
     made_of = {flag: _named(inventory, source, item, flag) for flag, source in inventory.sources(item).items()}
     yield from _lines("made of", made_of)
-    yield from _lines("used by", {f"{other.stage} {inventory.short(other)}": "" for other in inventory.made_of(item)})
+    yield from _lines("used by", {f"{other.stage} {inventory.short(other)}": "" for other in inventory.used_by(item)})
     yield from _lines("parameters", {name: flag_text(value) for name, value in item.identity.parameters.items()})
     outputs = item.manifest.outputs if item.manifest else ()
     yield from _lines("files", {output.path: f"{size_text(output.size)} {output.kind}" for output in outputs})
@@ -137,7 +159,7 @@ def record(inventory: Inventory, item: Item, *, whole: bool = False) -> dict[str
         "made_of": {flag: source.key if source else None for flag, source in sources.items()},
     }
     if whole:
-        told["used_by"] = [other.key for other in inventory.made_of(item)]
+        told["used_by"] = [other.key for other in inventory.used_by(item)]
         told["manifest"] = item.manifest.model_dump(mode="json") if item.manifest else None
     return told
 

@@ -196,7 +196,7 @@ def _gc(words: Sequence[str]) -> int:
 
 
 def _named(inventory: Inventory, item: Item) -> Removal:
-    count = len(inventory.made_of(item))
+    count = len(inventory.used_by(item))
     return Removal(item, f"named; made of it: {count}" if count else "named")
 
 

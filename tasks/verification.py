@@ -28,24 +28,27 @@ def check(item: Item, read: Callable[[int], object]) -> Iterator[str]:
         item: the entry; one in the mirror is judged by its sizes and ETags there.
         read: called with the size of every file that was read.
     """
-    if item.reason and item.manifest is None:
-        yield f"{item.reason}; {_remedy(item)}"
-    for output in outputs_here(item):
-        wrong = _wrong(item, output)
-        read(output.size)
-        if wrong:
-            yield f"{wrong}; {_remedy(item)}"
     copy = item.mirrored.copy(item.entry) if item.mirrored else None
     damage = item.mirrored.damage(copy) if item.mirrored and copy else None
+    comes_again = item.execution is not None or (copy is not None and damage is None)
+    remedy = "it is brought here again when a run needs it"
+    if not comes_again:
+        remedy = f"the next run that needs it repeats {item.stage}, and no other stage"
+    if item.reason and item.manifest is None:
+        yield f"{item.reason}; {remedy}"
+    for output in outputs_here(item):
+        shortfall = output.shortfall(item.entry.folder)
+        wrong = shortfall or _wrong_content(item, output)
+        read(output.size)
+        if wrong:
+            unread = output.kind == "record" and not shortfall
+            yield f"{wrong}; {'nothing runs again for a record' if unread else remedy}"
     if damage:
         brought = "it is brought there again by the next run that uses it"
-        yield f"{damage}; {brought if item.state == 'finished' else _remedy(item)}"
+        yield f"{damage}; {brought if item.state == 'finished' else remedy}"
 
 
-def _wrong(item: Item, output: Output) -> str | None:
-    shortfall = output.shortfall(item.entry.folder)
-    if shortfall is not None:
-        return shortfall
+def _wrong_content(item: Item, output: Output) -> str | None:
     path = item.entry.folder / output.path
     try:
         if sha256_of(path) == output.sha256:
@@ -56,9 +59,3 @@ def _wrong(item: Item, output: Output) -> str | None:
     with suppress(OSError):
         os.utime(path)
     return wrong
-
-
-def _remedy(item: Item) -> str:
-    if item.execution or (item.mirrored and item.mirrored.note and item.state == "finished"):
-        return "it is brought here again when a run needs it"
-    return f"the next run that needs it repeats {item.stage}, and no other stage"

@@ -71,7 +71,7 @@ LOCAL = [pytest.param(stage, marks=pytest.mark.long if stage == "train" else pyt
 
 
 @pytest.mark.parametrize("stage", LOCAL)
-def test_cancel_ends_a_stagehere(served: Served, material: Material, store: Path, stage: str) -> None:
+def test_cancel_ends_a_stage(served: Served, material: Material, store: Path, stage: str) -> None:
     def start() -> str:
         nonlocal parameters
         parameters = material.parameters(stage, str(store))

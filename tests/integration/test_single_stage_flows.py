@@ -51,6 +51,14 @@ def test_a_published_network_is_used_and_measured(flow: Flow, tmp_path: Path, fl
     assert json.loads(scores.read_text())["images"] == 2
 
 
+def test_photos_that_are_not_there_yet_can_be_skipped(tmp_path: Path, flow_environment: dict[str, str]) -> None:
+    words = ["--model=none.pb", "--images=later", "--skip_missing=true"]
+    done = _run("batch_inference", tmp_path, flow_environment, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "skipped: later is not there\n"
+    assert "Skipped(" in done.stderr
+
+
 def test_bad_values_are_refused_before_any_work(tmp_path: Path, flow_environment: dict[str, str]) -> None:
     for name, arguments, message in (
         ("batch_inference", ["--model=none.pb", "--images=."], "none.pb: no such file or folder"),

@@ -52,7 +52,7 @@ def test_inputs_lead_to_the_entries_that_made_them(store):
     assert inventory.sources(items["fetch"]) == {"source": None}
     assert inventory.sources(items["evaluate"]) == {"dataset_dir": items["convert"], "checkpoint_dir": items["train"]}
     assert inventory.sources(items["report"]) == {"evaluate": items["evaluate"]}
-    assert set(inventory.made_of(items["convert"])) == {items["train"], items["evaluate"]}
+    assert set(inventory.used_by(items["convert"])) == {items["train"], items["evaluate"]}
     assert inventory.ancestors([items["report"]]) == set(items.values()) - {items["report"]}
     (entries["convert"].folder / "product").unlink()
     assert take(store, None).sources(items["train"])["dataset_dir"].state == "broken"

@@ -91,6 +91,13 @@ def test_verify_compares_sizes_and_etags_there(pushed, run, url, azurite):
     assert states(url)["train"] == "broken"
 
 
+def test_what_is_broken_here_and_whole_there_comes_again(pushed, run):
+    (pushed["convert"].folder / "product").write_text("x" * 32)
+    status, lines = run("verify")
+    assert status == 1
+    assert lines[0].endswith("product has another content; it is brought here again when a run needs it")
+
+
 def test_a_copy_that_is_damaged_there_is_brought_there_again(pushed, url, azurite):
     store, mirror = open_store(url)
     entry = pushed["train"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from stored import aged, chain, finish, made
 
+from deeplab.stage.manifest import describe_output
 from tasks.inventory import take
 from tasks.store import Identity, Store, parts
 from tasks.store_command import main
@@ -177,6 +178,18 @@ def test_what_cannot_be_is_one_line(store, run, words, status, message):
     assert (found, lines) == (status, []) and message in error
     assert error.startswith("deeplab-store: ") and error.count("\n") == 1
     assert not Path("nowhere").exists()
+
+
+def test_verify_tells_a_record_from_what_stages_read(store, run):
+    entry = made(store, "train")
+    (entry.folder / "metrics.jsonl").write_text("{}")
+    record = describe_output(entry.folder, entry.folder / "metrics.jsonl", "record")
+    manifest = entry.manifest()
+    manifest.model_copy(update={"outputs": (*manifest.outputs, record)}).write(entry.manifest_file)
+    (entry.folder / "metrics.jsonl").write_text("[]")
+    status, lines, _ = run("verify")
+    assert status == 1 and lines[0].endswith("another content; nothing runs again for a record")
+    assert entry.manifest() is not None
 
 
 def test_verify_says_what_it_does_not_look_at(store, run):
