@@ -20,7 +20,7 @@ from tests.integration.stages_under_way import Begun, here, there
 from tests.processes import left_of
 from tests.serving import Served, serving
 
-pytestmark = [needs_azurite, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.chaos, needs_azurite, pytest.mark.timeout(1200)]
 # Seconds after which nothing of a stage may be left.
 PATIENCE = 15
 # Times that a stage may end before it is stopped.
@@ -67,7 +67,7 @@ def _cancelled(served: Served, start: Callable[[], str], look: Callable[[], Begu
     pytest.fail(f"the stage has ended before it was stopped, {ATTEMPTS} times")
 
 
-LOCAL = [pytest.param(stage, marks=pytest.mark.long if stage == "train" else pytest.mark.chaos) for stage in STAGES]
+LOCAL = STAGES
 
 
 @pytest.mark.parametrize("stage", LOCAL)
@@ -87,7 +87,6 @@ def test_cancel_ends_a_stage(served: Served, material: Material, store: Path, st
         assert served.ended(again)["type"] == "CANCELLED"
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("stage", STEPS)
 def test_cancel_ends_an_execution(served: Served, material: Material, lab: Lab, stage: str) -> None:
     def start() -> str:

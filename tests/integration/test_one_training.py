@@ -15,7 +15,7 @@ from tests.integration.conftest import ROOT
 from tests.integration.remote_runs import TINY
 from tests.processes import descendants, left_of
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 

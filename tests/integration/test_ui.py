@@ -67,7 +67,7 @@ def _browse(served: Served, pictures: Path, *words: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_the_demo_from_its_form_to_its_artifacts(served: Served, pictures: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     seen = _browse(served, pictures, "start", "train-local", str(store), "60")
