@@ -43,6 +43,7 @@ def _losses(store: Path) -> list[tuple[int, float]]:
     return [(point["step"], point["loss"]) for point in points]
 
 
+@pytest.mark.timed
 @pytest.mark.timeout(900)
 def test_the_demo_and_its_second_run(flow: Flow, tmp_path: Path) -> None:
     first = flow("--preset=demo", "--store=store")

@@ -15,7 +15,8 @@ from deployments.project_file import FILE, ROOT
 from flows.parameters import SECTIONS, TrainFlowParameters
 from tests import prefect_server
 
-pytestmark = pytest.mark.long
+# A server that is busy with other work may refuse what plain requests ask.
+pytestmark = pytest.mark.timed
 TRIGGER = "DeepLab: a new network is applied"
 Server = tuple[httpx.Client, dict[str, str]]
 

@@ -143,6 +143,7 @@ def _stopped_within(lab: Lab, seconds: float) -> None:
     assert time.monotonic() - asked < seconds
 
 
+@pytest.mark.timed
 def test_ctrl_c_stops_the_execution(lab: Lab) -> None:
     flow = lab.start(ALL, "--train.training_number_of_steps=100000")
     lab.wait_for(lambda: (row := lab.execution("train")) and '"step"' in "".join(lab.events(row)))
@@ -154,6 +155,7 @@ def test_ctrl_c_stops_the_execution(lab: Lab) -> None:
     assert "stopped; the same command goes on from here" in text
 
 
+@pytest.mark.timed
 def test_cancel_of_a_served_flow_stops_the_execution(lab: Lab) -> None:
     with prefect_server.running(lab.folder / "prefect") as prefect, contextlib.ExitStack() as clients:
         environment = {**lab.environment, **prefect.environment}
@@ -193,6 +195,7 @@ def _deployment(client: httpx.Client) -> str | None:
     return str(answer.json()["id"]) if answer.status_code == 200 else None
 
 
+@pytest.mark.timed
 def test_sigterm_leaves_the_execution_to_be_found_again(lab: Lab) -> None:
     flow = lab.start(ALL, "--train.training_number_of_steps=100000")
     row = lab.wait_for(lambda: (row := lab.execution("train")) and row["status"] == "started" and row)

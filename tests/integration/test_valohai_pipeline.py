@@ -79,6 +79,7 @@ def test_sweep_ends_in_a_table(environment: dict[str, str], scenes: str) -> None
     assert "loss" in result.stdout
 
 
+@pytest.mark.timed
 def test_ctrl_c_stops_the_pipeline(environment: dict[str, str], server: ServerProcess, scenes: str) -> None:
     values = {**TINY, "training_number_of_steps": "100000"}
     flags = [f"--parameters.train-node.{name}={value}" for name, value in values.items()]
