@@ -33,7 +33,10 @@ def one_training() -> Iterator[None]:
     """Hold a place of this machine's limit, once there is one; where there is no such limit, nothing is waited for."""
     place = _Place(os.environ.get(VARIABLE) or LIMIT)
     if not place.take():
-        get_run_logger().info("waiting for the GPU: the limit %s is reached", place.name)
+        get_run_logger().info(
+            "waiting for the GPU: the limit %s is reached; a run that was killed holds its place for a minute",
+            place.name,
+        )
         while not place.take():
             time.sleep(_LOOK)
     ended = threading.Event()

@@ -126,6 +126,7 @@ class Broken:
         during: the stage in whose middle that was.
         at: when, seconds since the epoch.
         whole: files that were whole then -> their times of change.
+        begun: shards of the records that were being written.
         step: the last step of the training that was told; 0: none.
         sent: bytes that had been fetched for earlier runs.
     """
@@ -136,6 +137,7 @@ class Broken:
     during: str
     at: float
     whole: dict[Path, int]
+    begun: int
     step: int
     sent: int
 
@@ -158,6 +160,7 @@ def break_off(lab: Lab, store: Path, killed: str, during: str) -> Broken:
     }
     wait_for(middle[during], 300, 0.01)
     flow, stage = _processes(run, store, during)
+    begun = len(list(store.glob("convert/*/.tmp-*")))
     at = time.time()
     if killed == "server":
         lab.server.kill()
@@ -169,7 +172,7 @@ def break_off(lab: Lab, store: Path, killed: str, during: str) -> Broken:
     assert not list(store.glob(f"{during}/*/*manifest.json")), "the stage was done before the kill"
     whole = [*store.rglob("*manifest.json"), *(_shard(done) for done in store.glob("convert/*/.*.done"))]
     times = {path: path.stat().st_mtime_ns for path in whole}
-    return Broken(run, store, killed, during, at, times, last_step(store), sent)
+    return Broken(run, store, killed, during, at, times, begun, last_step(store), sent)
 
 
 def _processes(run: str, store: Path, stage: str) -> tuple[int, int]:

@@ -55,13 +55,18 @@ class Row:
 
 def documented() -> set[tuple[str, ...]]:
     """The words of every row that is in the docs."""
-    rows = _FILE.read_text(encoding="utf-8").partition(_BEGIN)[2].partition(_END)[0].strip().splitlines()[2:]
-    return {tuple(cell.strip() for cell in row.strip("|").split("|"))[:4] for row in rows}
+    return {tuple(cells[:4]) for cells in _rows()}
+
+
+def _rows() -> list[tuple[str, ...]]:
+    lines = _FILE.read_text(encoding="utf-8").partition(_BEGIN)[2].partition(_END)[0].strip().splitlines()[2:]
+    return [tuple(cell.strip() for cell in line[1:-1].split("|")) for line in lines]
 
 
 def write(rows: Iterable[Row]) -> None:
-    """Put rows in the place of those in the docs."""
-    lines = [_HEADINGS, ("---",) * len(_HEADINGS), *(row.cells() for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Put rows into the docs, in the place of those of the same kill."""
+    table = {cells[:2]: cells for cells in (*_rows(), *(row.cells() for row in rows))}
+    lines = [_HEADINGS, ("---",) * len(_HEADINGS), *table.values()]
+    content = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     before, _, rest = _FILE.read_text(encoding="utf-8").partition(_BEGIN)
-    _FILE.write_text(f"{before}{_BEGIN}\n{table}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+    _FILE.write_text(f"{before}{_BEGIN}\n{content}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")

@@ -127,7 +127,7 @@ class Ui:
         self._page.wait_for_timeout(1000)
         self._shoot("cancel")
         with self._page.expect_request(re.compile(f"/flow_runs/{identifier}/set_state$")) as asked:
-            self._page.get_by_role("button", name=re.compile("cancel (flow )?run", re.IGNORECASE)).last.click()
+            self._page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
         self._page.wait_for_timeout(_DRAWN)
         return asked.value.post_data_json
 
