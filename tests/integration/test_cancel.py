@@ -96,7 +96,7 @@ def test_cancel_ends_an_execution(served: Served, material: Material, lab: Lab, 
     run = _cancelled(served, start, lambda: there(stage, lab))
     row = lab.execution(stage)
     assert row is not None and row["status"] == "stopped"
-    assert any(line.startswith("stopping execution") for line in served.log(run))
+    wait_for(lambda: [line for line in served.log(run) if line.startswith("stopping execution")], 30)
     if stage == "train":
         assert any(name.endswith(".tar") for name in lab.outputs(row)), "what it trained stays"
 

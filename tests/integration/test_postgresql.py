@@ -15,7 +15,7 @@ import yaml
 from deployments.project_file import FILE, ROOT
 from tests import postgresql, prefect_server
 from tests.integration.deployed_runs import Runs, Worker, client_of, tiny, wait_for
-from tests.processes import descendants, left_of
+from tests.processes import descendants, left_of, that_mention
 
 pytestmark = [postgresql.needs_postgresql, pytest.mark.chaos, pytest.mark.timeout(900)]
 STAGES = ("sample", "fetch", "convert", "train", "archive", "evaluate", "export", "predict")
@@ -113,8 +113,9 @@ def test_equal_runs_at_once_do_each_stage_once(lab: Lab, tmp_path: Path) -> None
     runs = [lab.train(tmp_path / "store") for _ in range(2)]
     wait_for(lambda: lab.completed(*runs), 400)
     assert {lab.worker_of(run) for run in runs} == set(GPUS)
-    logs = [lab.log(run) for run in runs]
-    lines = [line for log in logs for line in log]
+    # A process hands its last lines over when it ends.
+    wait_for(lambda: not any(that_mention(run) for run in runs), 30)
+    lines = [line for run in runs for line in lab.log(run)]
     assert any("waiting for another run that works on it" in line for line in lines), "they did not meet"
     for stage in STAGES:
         assert len([line for line in lines if line.startswith(f"{stage} runs because")]) == 1
