@@ -1,11 +1,13 @@
 """Bring the data set's archive here, or hand its address on."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.logging import get_run_logger
 
 from deeplab.errors import FetchError
 from deeplab.stage.inputs import input_digest
@@ -14,6 +16,9 @@ from tasks.call import StageCall
 from tasks.result import StageResult
 from tasks.sources import Address, UserFiles, address, is_url
 from tasks.stage import Site, run_stage
+
+# The signatures of Azure, Amazon and Google, or a name and password in front of the host.
+_CREDENTIALS = re.compile(r"[?&](sig|signature|x-amz-signature|x-goog-signature)=|://[^/@\s]*:[^/@\s]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Addre
     """
     if not is_url(source) and Path(source).is_dir():
         return UserFiles(source, (), input_digest(source), site.mirror, "fetch.source")
+    if _CREDENTIALS.search(source):
+        get_run_logger().warning(
+            "fetch.source holds a signature or a password, and Prefect shows a run's parameters to whoever sees the "
+            "run: give the address alone, and credentials by --azure_storage or the environment"
+        )
     found = address(source, values.get("azure_endpoint"))
     if site.remote and is_url(source):
         return found

@@ -8,7 +8,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from deeplab.config import validate
-from deeplab.errors import ConfigError
+from deeplab.errors import ConfigError, FetchError
 from flows.parameters import TrainFlowParameters
 from flows.sweep import sweep_flow
 from flows.sweep_parameters import SweepParameters
@@ -263,6 +263,14 @@ def test_source_given_is_fetched_instead_of_drawn(run, calls, tmp_path):
     (tmp_path / "pictures.zip").write_text("zip")
     run(fetch={"source": str(tmp_path / "pictures.zip")})
     assert calls() == STAGES[1:]
+
+
+@pytest.mark.parametrize(("query", "told"), [("sv=2024&sig=secret", True), ("snapshot=2024", False)])
+def test_credentials_in_an_address_are_warned_of_and_not_shown(run, caplog, query, told):
+    with pytest.raises(FetchError):
+        run(fetch={"source": f"http://127.0.0.1:9/photos/pictures.zip?{query}"})
+    assert ("fetch.source holds a signature or a password" in caplog.text) == told
+    assert "secret" not in caplog.text
 
 
 def test_main_ends_with_one_line_and_a_status(capsys, monkeypatch, calls, tmp_path):
