@@ -78,7 +78,7 @@ def test_a_kill_loses_and_doubles_nothing(
         assert row.words in documented()
 
 
-@pytest.mark.chaos
+@pytest.mark.timed
 @pytest.mark.parametrize("killed", ["flow", "worker"])
 def test_a_kill_in_training_loses_and_doubles_nothing(
     lab: Lab, unbroken: dict[str, str], tmp_path: Path, killed: str
