@@ -33,9 +33,13 @@ class TrainingError(DeepLabError):
     """A loss that is no longer a number."""
 
 
-class Stopped(DeepLabError):
-    """The process was told to stop (SIGTERM, Ctrl-C); what can be kept has been kept."""
+class Stopped(BaseException):
+    """The process was told to stop (SIGTERM, Ctrl-C); what can be kept has been kept.
+
+    No error, as ``KeyboardInterrupt`` is none: TensorFlow and others make something else of every ``Exception`` that
+    passes through them.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("stopped on request; the same command goes on from here")
-        self.exit_code = 128 + signal_number
+        self.signal_number, self.exit_code = signal_number, 128 + signal_number

@@ -118,7 +118,7 @@ def _explained(shown: str) -> Iterator[None]:
     """Turn what a driver raises into a FetchError that shows no credentials."""
     try:
         yield
-    except DeepLabError:  # such as a request to stop
+    except DeepLabError:
         raise
     except FileNotFoundError:
         raise FetchError(f"{shown}: no such file; check the address") from None

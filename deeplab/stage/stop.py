@@ -19,11 +19,14 @@ from deeplab.errors import Stopped
 STDIN_VARIABLE = "DEEPLAB_STOP_AT_END_OF_STDIN"
 # Seconds a stage has between a stop request by a vanished parent and its forced end.
 _GRACE = 60.0
+# Seconds until a stop request that came at a bad moment is repeated.
+_AGAIN = 0.05
 
 
 class _State:
     requested: int | None = None
     polite = 0
+    report = staticmethod(sys.__unraisablehook__)
 
 
 _state = _State()
@@ -34,6 +37,8 @@ def install() -> None:
     _state.requested = None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
+    if sys.unraisablehook is not _on_unraisable:
+        _state.report, sys.unraisablehook = sys.unraisablehook, _on_unraisable
     if os.environ.pop(STDIN_VARIABLE, ""):
         threading.Thread(target=_watch_stdin, name="parent-watch", daemon=True).start()
 
@@ -64,6 +69,15 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     _state.requested = number
     if not _state.polite or (repeated and number == signal.SIGINT):
         raise Stopped(number)
+
+
+def _on_unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Ask again if the request came where Python ignores every exception, as in a weak reference's callback."""
+    if not isinstance(lost.exc_value, Stopped):
+        _state.report(lost)
+        return
+    _state.requested = None
+    threading.Timer(_AGAIN, os.kill, (os.getpid(), lost.exc_value.signal_number)).start()
 
 
 def _watch_stdin() -> None:

@@ -53,7 +53,10 @@ class Material:
             },
             "train": {"train": {"training_number_of_steps": 100_000, "save_interval_steps": 5, **seed}},
             "archive": {"train": seed},
-            "evaluate": {"evaluate": {"eval_scales": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "add_flipped_images": True, **seed}},
+            "evaluate": {
+                "sample": {"size": 400},
+                "evaluate": {"eval_scales": [0.5, 0.75, 1.0, 1.25, 1.5], "add_flipped_images": True, **seed},
+            },
             "export": {"export": seed},
             "predict": {"predict": {"images": str(self.photos), "max_images": _PHOTOS, **seed}},
         }

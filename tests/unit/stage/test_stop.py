@@ -22,6 +22,37 @@ try:
 except Stopped as stopped:
     raise SystemExit(stopped.exit_code)
 """
+# Told to stop in the midst of something in which Python, or a library, lets no exception through.
+AT_A_BAD_MOMENT = """
+import os, signal, time, weakref
+from deeplab.errors import Stopped
+from deeplab.stage import stop
+
+class Anything:
+    pass
+
+def ask(reference=None):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+
+stop.install()
+anything = Anything()
+reference = weakref.ref(anything, ask)
+try:
+    print("ready", flush=True)
+    MOMENT
+    while True:
+        time.sleep(0.01)
+except Stopped as stopped:
+    raise SystemExit(stopped.exit_code)
+"""
+BAD_MOMENTS = {
+    "a weak reference's callback": "del anything",
+    "a library that tries again after every error": """try:
+        ask()
+    except Exception:
+        pass""",
+}
 ABRUPT = POLITE.replace("with stop.polite_stop():", "if True:").replace("stop.stop_requested() is None", "True")
 
 
@@ -49,6 +80,13 @@ def test_a_polite_stage_finishes_what_it_must(number: int, code: int) -> None:
 def test_other_stages_stop_at_once() -> None:
     process = _start(ABRUPT)
     process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+    assert (output, process.returncode) == ("", 143)
+
+
+@pytest.mark.parametrize("moment", BAD_MOMENTS)
+def test_no_request_is_lost(moment: str) -> None:
+    process = _start(AT_A_BAD_MOMENT.replace("MOMENT", BAD_MOMENTS[moment]))
     output, _ = process.communicate(timeout=20)
     assert (output, process.returncode) == ("", 143)
 
