@@ -23,7 +23,7 @@ from tests.integration.killed_runs import STAGES, STEPS, Broken, Lab, break_off,
 from tests.integration.reliability_table import Row, documented, write
 from tests.processes import that_mention
 
-pytestmark = [needs_azurite, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chaos, needs_azurite, pytest.mark.timeout(900)]
 KILLED, DURING = ("flow", "stage", "worker", "server"), ("fetch", "convert", "train", "export")
 # What a person does, after which the run is completed.
 REMEDIES = {"flow": "run it again", "stage": "run it again", "worker": "nothing", "server": "start it again"}
@@ -67,26 +67,11 @@ def table() -> Iterator[list[Row]]:
         write(rows)
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize(("killed", "during"), list(itertools.product(KILLED, DURING)))
 def test_a_kill_loses_and_doubles_nothing(
     lab: Lab, unbroken: dict[str, str], table: list[Row], tmp_path: Path, killed: str, during: str
 ) -> None:
-    row = _kill(lab, unbroken, tmp_path / "store", killed, during)
-    table.append(row)
-    if not os.environ.get("DEEPLAB_WRITE_DOCS"):
-        assert row.words in documented()
-
-
-@pytest.mark.timed
-@pytest.mark.parametrize("killed", ["flow", "worker"])
-def test_a_kill_in_training_loses_and_doubles_nothing(
-    lab: Lab, unbroken: dict[str, str], tmp_path: Path, killed: str
-) -> None:
-    assert _kill(lab, unbroken, tmp_path / "store", killed, "train").words in documented()
-
-
-def _kill(lab: Lab, unbroken: dict[str, str], store: Path, killed: str, during: str) -> Row:
+    store = tmp_path / "store"
     broken = break_off(lab, store, killed, during)
     state, seconds = _react(lab, broken)
     times = checkpoints(store)
@@ -98,7 +83,10 @@ def _kill(lab: Lab, unbroken: dict[str, str], store: Path, killed: str, during: 
     _check_files(broken)
     _check_run(lab, broken)
     again, lost = _done_again(lab, broken, times)
-    return Row(killed, during, state, REMEDIES[killed], again, lost, seconds, end - broken.at)
+    row = Row(killed, during, state, REMEDIES[killed], again, lost, seconds, end - broken.at)
+    table.append(row)
+    if not os.environ.get("DEEPLAB_WRITE_DOCS"):
+        assert row.words in documented()
 
 
 def _react(lab: Lab, broken: Broken) -> tuple[str, float | None]:

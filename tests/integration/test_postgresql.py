@@ -17,7 +17,7 @@ from tests import postgresql, prefect_server
 from tests.integration.deployed_runs import Runs, Worker, client_of, tiny, wait_for
 from tests.processes import descendants, left_of, that_mention
 
-pytestmark = [postgresql.needs_postgresql, pytest.mark.timed, pytest.mark.timeout(900)]
+pytestmark = [postgresql.needs_postgresql, pytest.mark.chaos, pytest.mark.timeout(900)]
 STAGES = ("sample", "fetch", "convert", "train", "archive", "evaluate", "export", "predict")
 # What docs/deployments.md gives each machine: a limit for its GPU.
 GPUS = {"one": "deeplab-gpu", "two": "deeplab-gpu-two"}

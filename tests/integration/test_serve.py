@@ -19,7 +19,7 @@ from tests.integration.deployed_runs import tiny, wait_for
 from tests.processes import that_mention
 from tests.serving import Served, serving
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SMALL = {"description": "a tiny flow", "tags": ["deeplab"], "work_pool": {"name": "deeplab"}}
 
 
@@ -55,7 +55,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
-@pytest.mark.timed
 def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: Served, tmp_path: Path) -> None:
     first, second = (
         served.start(tiny(tmp_path / name, train={"training_number_of_steps": 3})) for name in ("one", "two")
@@ -85,7 +84,6 @@ def _trained(store: Path) -> list[tuple[float, float]]:
     ]
 
 
-@pytest.mark.chaos
 def test_trainings_of_all_deployments_take_turns(served: Served, tmp_path: Path) -> None:
     """A training, a sweep with trials as runs, and one more sweep, which waits: each needs what another one has."""
     sweep = {"vary": {"train.seed": [1, 2]}, "concurrency": 2}
@@ -105,7 +103,6 @@ def test_trainings_of_all_deployments_take_turns(served: Served, tmp_path: Path)
     assert any(max(one["start_time"], run["start_time"]) < min(one["end_time"], run["end_time"]) for run in sweeps)
 
 
-@pytest.mark.timed
 def test_a_schedule_fires(served: Served) -> None:
     def ticked() -> list[dict[str, Any]]:
         return [run for run in served.of_flow("tick") if run["auto_scheduled"] and run["state"]["type"] == "COMPLETED"]
@@ -113,14 +110,12 @@ def test_a_schedule_fires(served: Served) -> None:
     wait_for(ticked, 120)
 
 
-@pytest.mark.timed
 def test_the_ui_finds_its_api(served: Served) -> None:
     settings = httpx.get(f"{served.url}/ui-settings").raise_for_status().json()
     assert settings["api_url"] == f"{served.url}/api"
     assert httpx.get(served.url, follow_redirects=True).text.lstrip().lower().startswith("<!doctype html>")
 
 
-@pytest.mark.timed
 def test_one_folder_is_served_once(served: Served) -> None:
     words = [sys.executable, "-m", "deployments.serve", f"--home={served.home}", "--port=0"]
     result = subprocess.run(
@@ -130,7 +125,6 @@ def test_one_folder_is_served_once(served: Served) -> None:
     assert f"error: --home={served.home} is served already" in result.stderr
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path) as served:
@@ -146,7 +140,6 @@ def test_nothing_is_left_running(tmp_path: Path, number: signal.Signals) -> None
         assert served.run(run)["state"]["name"] == "Crashed"
 
 
-@pytest.mark.timed
 def test_a_server_that_dies_is_told_and_ends_everything(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
         (server,) = (pid for pid, line in _left(served).items() if "prefect server start" in line)

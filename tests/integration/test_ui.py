@@ -94,7 +94,7 @@ def test_the_demo_from_its_form_to_its_artifacts(served: Served, pictures: Path,
         assert (pictures / f"{name}.png").stat().st_size > 20_000
 
 
-@pytest.mark.timed
+@pytest.mark.chaos
 def test_a_training_is_cancelled_from_its_page(served: Served, pictures: Path, tmp_path: Path) -> None:
     run = served.start(tiny(tmp_path, train=ENDLESS))
     training = wait_for(lambda: here("train", tmp_path), 300)
