@@ -45,6 +45,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="runs of each command")
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's place for temporary files")
     given = parser.parse_args()
+    missing = [program for program in ("unzip", "curl", "sha256sum", "azurite-blob") if shutil.which(program) is None]
+    if missing:
+        parser.error(f"not on the path: {', '.join(missing)}; `make tools` installs azurite-blob, as .ci/run shows")
     with tempfile.TemporaryDirectory(prefix="deeplab-benchmark-", dir=given.folder) as folder:
         return measure(given.archive.resolve(), Path(folder), given.rounds)
 
