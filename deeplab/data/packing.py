@@ -16,6 +16,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import IO, cast
 
+from zlib_ng import zlib_ng
+
 from deeplab.errors import DataError
 
 # The longest block that deflate can store, and how much is copied at a time, in bytes.
@@ -140,7 +142,7 @@ class _StoredGzip(_Written):
         self._put(_GZIP_HEADER)
 
     def write(self, data: bytes) -> int:
-        self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
+        self._crc, self._size = zlib_ng.crc32(data, self._crc), self._size + len(data)
         rest = memoryview(data)
         while rest:
             if self._pending == _BLOCKS * _BLOCK:
