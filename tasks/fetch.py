@@ -1,6 +1,5 @@
 """Bring the data set's archive here, or hand its address on."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.logging import get_run_logger
 
+from deeplab.data.origin import holds_secrets
 from deeplab.errors import FetchError
 from deeplab.stage.inputs import input_digest
 from tasks.artifacts import ProgressBar
@@ -16,9 +16,6 @@ from tasks.call import StageCall
 from tasks.result import StageResult
 from tasks.sources import Address, UserFiles, address, is_url
 from tasks.stage import Site, run_stage
-
-# The signatures of Azure, Amazon and Google, or a name and password in front of the host.
-_CREDENTIALS = re.compile(r"[?&](sig|signature|x-amz-signature|x-goog-signature)=|://[^/@\s]*:[^/@\s]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Addre
     """
     if not is_url(source) and Path(source).is_dir():
         return UserFiles(source, (), input_digest(source), site.mirror, "fetch.source")
-    if _CREDENTIALS.search(source):
+    if holds_secrets(source):
         get_run_logger().warning(
             "fetch.source holds a signature or a password, and Prefect shows a run's parameters to whoever sees the "
             "run: give the address alone, and credentials by --azure_storage or the environment"

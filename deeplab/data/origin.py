@@ -68,9 +68,19 @@ class Replaced(FetchError):
         super().__init__(f"{shown}: was replaced while it was being downloaded; run the same command again")
 
 
+# A name and password in front of a host; the signatures of Azure, Amazon and Google.
+_PASSWORD = re.compile(r"(://)[^/@\s]*:[^/@\s]*@")
+_SIGNATURE = re.compile(r"[?&](sig|signature|x-amz-signature|x-goog-signature)=", re.IGNORECASE)
+
+
 def without_secrets(text: str) -> str:
     """Drop query strings (signatures), and names and passwords in front of hosts."""
-    return re.sub(r"\?[^\s'\")]+", "", re.sub(r"(://)[^/@\s]*:[^/@\s]*@", r"\1", text)).strip()
+    return re.sub(r"\?[^\s'\")]+", "", _PASSWORD.sub(r"\1", text)).strip()
+
+
+def holds_secrets(address: str) -> bool:
+    """Whether an address has a signature, or a name and password, in it."""
+    return bool(_PASSWORD.search(address) or _SIGNATURE.search(address))
 
 
 def safe_name(name: str, shown: str) -> str:
