@@ -113,5 +113,7 @@ def _use_tool(name: str, arguments: list[str]) -> int:
 
 
 def _import_for(name: str) -> None:
+    # No command multiplies matrices with numpy, whose threads for that cost each a tenth of a second at the start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if name in _WITH_TENSORFLOW:
         import_tensorflow()

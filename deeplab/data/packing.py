@@ -16,7 +16,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import IO, cast
 
-from zlib_ng import zlib_ng
+import deflate
 
 from deeplab.errors import DataError
 
@@ -142,7 +142,7 @@ class _StoredGzip(_Written):
         self._put(_GZIP_HEADER)
 
     def write(self, data: bytes) -> int:
-        self._crc, self._size = zlib_ng.crc32(data, self._crc), self._size + len(data)
+        self._crc, self._size = deflate.crc32(data, self._crc), self._size + len(data)
         rest = memoryview(data)
         while rest:
             if self._pending == _BLOCKS * _BLOCK:

@@ -105,7 +105,7 @@ class _Finder:
         ]
 
     def _pair(self, key: str, photo: str, mask: tuple[str, MaskReading], number: int) -> Pair:
-        name = PurePosixPath(key if self._bare_names else photo).name
+        name = (key if self._bare_names else photo).rpartition("/")[2]
         return Pair(photo, mask[0], name, mask[1], number)
 
     def check(self, dataset: Dataset) -> None:

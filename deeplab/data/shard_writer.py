@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,8 +23,9 @@ from deeplab.data.tfrecord import example_parts, frame_parts
 from deeplab.errors import DataError
 from deeplab.stage import Progress
 
-# Buffer of a shard that is being written, bytes: a dozen records.
-_BUFFER = 1 << 20
+# Bytes that are written and digested at once: some twenty records. Each call lets another thread in, which costs more
+# than the call where it is about a few bytes.
+_BLOCK = 1 << 20
 # With --validate=sample every so many pairs one mask's values are looked at.
 _SAMPLED = 20
 
@@ -71,6 +73,28 @@ class ShardReport(BaseModel):
     largest: tuple[int, int] = (0, 0)
     skipped: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+
+class _Output:
+    """A file that grows by whole blocks, and the digest of what is in it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size, self.digest = 0, hashlib.sha256()
+        self._file, self._waiting, self._count = file, list[bytes](), 0
+
+    def add(self, parts: Sequence[bytes]) -> None:
+        self._waiting += parts
+        self._count += sum(map(len, parts))
+        if self._count >= _BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        block = b"".join(self._waiting)
+        self._file.write(block)
+        self.digest.update(block)
+        self.size += len(block)
+        self._waiting.clear()
+        self._count = 0
 
 
 class _Cancelled(Exception):
@@ -129,10 +153,11 @@ class ShardWriter:
             raise
 
     def _write_records(self, shard: Shard, path: Path) -> ShardReport:
-        size, height, width, digest = 0, 0, 0, hashlib.sha256()
+        height, width = 0, 0
         skipped: list[str] = []
         remarks: list[str] = []
-        with path.open("wb", buffering=_BUFFER) as file:
+        with path.open("wb") as file:
+            output = _Output(file)
             for pair in shard.pairs:
                 if self._cancelled.is_set():
                     raise _Cancelled
@@ -144,16 +169,14 @@ class ShardWriter:
                     _log.warning("left out: %s", error)
                     skipped.append(str(error))
                 else:
-                    file.writelines(record)
-                    for part in record:
-                        size += len(part)
-                        digest.update(part)
+                    output.add(record)
                     height, width = max(height, shape[0]), max(width, shape[1])
                     remarks += [remark] if remark else []
                 self._advance(1)
+            output.flush()
         return ShardReport(
-            size=size,
-            sha256=digest.hexdigest(),
+            size=output.size,
+            sha256=output.digest.hexdigest(),
             pairs=len(shard.pairs) - len(skipped),
             largest=(height, width),
             skipped=tuple(skipped),
