@@ -31,8 +31,9 @@ valohai-demo: venv tools
 serve: venv
 	@$(BIN)/python -m deployments.serve $(if $(PORT),--port=$(PORT))
 
+# A file's tests one after the other, two files at a time.
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .
@@ -43,7 +44,7 @@ lint: venv
 parity: venv
 	$(BIN)/python -m pytest -m parity
 
-# A file's tests one after the other, two files at a time; then those that measure seconds, with nothing beside them.
+# The same, then those that measure seconds, with nothing beside them.
 test-long: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not chaos and not timed"
 	$(BIN)/python -m pytest -m timed
