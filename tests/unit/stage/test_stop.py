@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -56,43 +58,55 @@ BAD_MOMENTS = {
 ABRUPT = POLITE.replace("with stop.polite_stop():", "if True:").replace("stop.stop_requested() is None", "True")
 
 
-def _start(program: str, **environment: str) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a program and waits for its word; none outlives its test."""
+    with ExitStack() as stack:
+
+        def begin(program: str, **environment: str) -> "subprocess.Popen[str]":
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **environment},
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            return process
+
+        yield begin
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_polite_stage_finishes_what_it_must(number: int, code: int) -> None:
-    process = _start(POLITE)
+def test_a_polite_stage_finishes_what_it_must(start: Start, number: int, code: int) -> None:
+    process = start(POLITE)
     process.send_signal(number)
     output, _ = process.communicate(timeout=20)
     assert (output, process.returncode) == ("kept\n", code)
 
 
-def test_other_stages_stop_at_once() -> None:
-    process = _start(ABRUPT)
+def test_other_stages_stop_at_once(start: Start) -> None:
+    process = start(ABRUPT)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=20)
     assert (output, process.returncode) == ("", 143)
 
 
 @pytest.mark.parametrize("moment", BAD_MOMENTS)
-def test_no_request_is_lost(moment: str) -> None:
-    process = _start(AT_A_BAD_MOMENT.replace("MOMENT", BAD_MOMENTS[moment]))
+def test_no_request_is_lost(start: Start, moment: str) -> None:
+    process = start(AT_A_BAD_MOMENT.replace("MOMENT", BAD_MOMENTS[moment]))
     output, _ = process.communicate(timeout=20)
     assert (output, process.returncode) == ("", 143)
 
 
-def test_a_stage_stops_when_its_parent_is_gone() -> None:
-    process = _start(POLITE, DEEPLAB_STOP_AT_END_OF_STDIN="1")
+def test_a_stage_stops_when_its_parent_is_gone(start: Start) -> None:
+    process = start(POLITE, DEEPLAB_STOP_AT_END_OF_STDIN="1")
     time.sleep(0.2)
     assert process.poll() is None
     output, _ = process.communicate(timeout=20)  # closes the pipe, as the death of a parent does
