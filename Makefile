@@ -44,12 +44,12 @@ lint: venv
 parity: venv
 	$(BIN)/python -m pytest -m parity
 
-# The same, then those that measure seconds, with nothing beside them.
+# The long tests two files at a time, then those that measure seconds, with nothing beside them.
 test-long: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not chaos and not timed"
 	$(BIN)/python -m pytest -m timed
 
-# The full matrices of places, kills and faults; hours.
+# The full matrices of places, kills and faults; an hour and a quarter.
 chaos: venv
 	$(BIN)/python -m pytest -m chaos
 

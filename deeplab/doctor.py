@@ -21,6 +21,7 @@ _PACKAGES = (
     "fsspec",
     "adlfs",
     "google-crc32c",
+    "deflate",
 )
 # Free space, in GiB, that a full ADE20K run needs: 1 GB zip, 2.3 GB records and archive, then checkpoints.
 _DISK_GIB = 8

@@ -16,12 +16,13 @@ from deeplab.config import CONFIGS
 from deeplab.config.base import is_boolean, is_sequence
 
 _IMAGE = "python:3.11"
-# Where the seed project kept its data; a project puts its own address there.
-_SEED_STORE = "azure://tcsvalohai/deeplab/data/01ERE/01EREM82KQF8DNWGJT3GNM3Q35/upload"
-# Stop at the first failure, whether the lines share a shell or not.
+# Where the project that these steps come from kept its data; yours puts its own address there.
+_STORE = "azure://tcsvalohai/deeplab/data/01ERE/01EREM82KQF8DNWGJT3GNM3Q35/upload"
+# Stop at the first failure, whether the lines share a shell or not. An image with every package that a training, and so
+# any stage, starts with is taken as it is.
 _START = (
     "set -e",
-    "python -c 'import tensorflow, tf_slim' 2>/dev/null || python -m pip install --quiet -r requirements.txt",
+    "python -c 'import deeplab.training.train' 2>/dev/null || python -m pip install --quiet -r requirements.txt",
 )
 _GRAPH = "graph/frozen_inference_graph.pb"
 _WITHOUT_EFFECT = "Accepted for the original's sake"
@@ -70,7 +71,7 @@ STEPS = (
             "python -m deeplab convert --source=/valohai/inputs/ADE20K --output_dir=records {parameters}",
             "cp records/tfrecords.tar.gz records/manifest.json /valohai/outputs/",
         ),
-        {"ADE20K": f"{_SEED_STORE}/ADEChallengeData2016.zip"},
+        {"ADE20K": f"{_STORE}/ADEChallengeData2016.zip"},
         {"dataset": "ade20k"},
         frozenset({"source", "output_dir", "image_format", "label_format", "archive"})
         | {f"{split}_image_{kind}" for split in ("train", "val") for kind in ("folder", "label_folder")},
@@ -96,7 +97,7 @@ STEPS = (
             "cp run/manifest.json /valohai/outputs/train.manifest.json",
             "cp archive/manifest.json /valohai/outputs/archive.manifest.json",
         ),
-        {"tfrecords": f"{_SEED_STORE}/tfrecords.tar.gz", "checkpoints": None, "initial_checkpoint": None},
+        {"tfrecords": f"{_STORE}/tfrecords.tar.gz", "checkpoints": None, "initial_checkpoint": None},
         _TRAINING_DEFAULTS,
         frozenset({"dataset_dir", "train_logdir", "tf_initial_checkpoint", "seal_checkpoints", "profile_logdir"})
         | {"dense_prediction_cell"},
@@ -110,7 +111,7 @@ STEPS = (
             "cp evaluation/results.json evaluation/manifest.json /valohai/outputs/",
             "if [ -e evaluation/sheet.png ]; then cp evaluation/sheet.png /valohai/outputs/; fi",
         ),
-        {"tfrecords": f"{_SEED_STORE}/tfrecords.tar.gz", "checkpoints": f"{_SEED_STORE}/checkpoints.tar.gz"},
+        {"tfrecords": f"{_STORE}/tfrecords.tar.gz", "checkpoints": f"{_STORE}/checkpoints.tar.gz"},
         {"eval_split": "val"},
         frozenset({"dataset_dir", "checkpoint_dir", "eval_logdir", "dense_prediction_cell"}),
     ),
@@ -120,13 +121,13 @@ STEPS = (
         (
             "python -m deeplab export --checkpoint_path=/valohai/inputs/checkpoints"
             f" --export_path={_GRAPH} {{parameters}}",
-            # Outputs keep the seed's name; the manifest keeps the one that the flow's own exports have.
+            # Outputs keep the name that projects know; the manifest keeps the one that the flow's own exports have.
             f"cp {_GRAPH} /valohai/outputs/frozen_graph",
             f"cp {_GRAPH}.manifest.json /valohai/outputs/frozen_graph.manifest.json",
             f"cp {_GRAPH}.model.json /valohai/outputs/frozen_graph.model.json",
             "if [ -e graph/inference_graph.pbtxt ]; then cp graph/inference_graph.pbtxt /valohai/outputs/; fi",
         ),
-        {"checkpoints": f"{_SEED_STORE}/checkpoints.tar.gz"},
+        {"checkpoints": f"{_STORE}/checkpoints.tar.gz"},
         {},
         frozenset({"checkpoint_path", "export_path", "dense_prediction_cell"}),
     ),
@@ -139,7 +140,7 @@ STEPS = (
             "tar -cf /valohai/outputs/masks.tar -C masks ids colours overlays",
             "cp masks/manifest.json /valohai/outputs/",
         ),
-        {"model": f"{_SEED_STORE}/frozen_graph", "images": f"{_SEED_STORE}/tfrecords.tar.gz"},
+        {"model": f"{_STORE}/frozen_graph", "images": f"{_STORE}/tfrecords.tar.gz"},
         {},
         frozenset({"model", "images", "output_dir", "dense_prediction_cell"}),
     ),

@@ -18,7 +18,7 @@ SCRIPTS = {
     "build_data": "convert",
     "build_ade20k_data": "convert",
 }
-# DESIGN 4: the deliberate differences from the original's defaults.
+# docs/differences.md: the deliberate differences from the original's defaults.
 DIFFERENT_DEFAULTS = {"max_number_of_evaluations"}
 
 
