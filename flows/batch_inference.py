@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from prefect import State, flow
@@ -13,7 +12,7 @@ from deeplab.errors import DataError
 from flows import console
 from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
-from flows.one_stage import OneStageParameters, plain_section
+from flows.one_stage import OneStageParameters, last_part, plain_section
 from flows.parameters import Section
 from flows.sites import Sites
 from tasks.predict import segment
@@ -38,7 +37,7 @@ class InferenceParameters(OneStageParameters):
     @property
     def title(self) -> str:
         """The photos' and the model's names, for the name of a run."""
-        return f"{Path(self.images).name} with {Path(self.model).name}"
+        return f"{last_part(self.images)} with {last_part(self.model)}"
 
 
 @flow(name="batch-inference", flow_run_name="{parameters.title}", persist_result=False)

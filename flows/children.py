@@ -36,8 +36,12 @@ class Child(Protocol):
     def ended(self) -> str | None:
         """None while it runs; then nothing, or why it failed."""
 
-    def stop(self) -> None:
-        """Ask it to stop; what it has trained stays."""
+    def stop(self, *, wanted: bool) -> None:
+        """Ask it to stop; what it has trained stays.
+
+        Args:
+            wanted: for good: what it has started elsewhere is stopped too. Else that goes on for a later run.
+        """
 
     def wait_for_stop(self) -> None:
         """Wait until it has stopped, or end it."""
@@ -78,9 +82,9 @@ class LocalChild:
             last = deque((line for line in file if line.strip()), maxlen=1)
         return f"{''.join(last).strip() or f'ended with status {status}'} (log: {self._log})"
 
-    def stop(self) -> None:
+    def stop(self, *, wanted: bool) -> None:
         if self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(signal.SIGINT if wanted else signal.SIGTERM)
 
     def wait_for_stop(self) -> None:
         try:
@@ -128,7 +132,7 @@ class DeploymentChild:
             return None
         return "" if state.is_completed() else f"{state.name}: {state.message or 'see its run in Prefect'}"
 
-    def stop(self) -> None:
+    def stop(self, *, wanted: bool) -> None:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(self._id, Cancelling())
 

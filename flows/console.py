@@ -71,6 +71,11 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
     except DeepLabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        if not error.strerror or not error.filename:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     except (httpx.ConnectError, httpx.TimeoutException) as error:
         print(f"error: the Prefect API cannot be reached ({error or type(error).__name__})", file=sys.stderr)
         return 1

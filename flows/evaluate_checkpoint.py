@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from prefect import flow
@@ -11,7 +10,7 @@ from pydantic import Field
 from flows import console
 from flows.attempts import end_earlier_attempts
 from flows.command_line import parse
-from flows.one_stage import OneStageParameters, plain_section
+from flows.one_stage import OneStageParameters, last_part, plain_section
 from flows.parameters import Section
 from flows.sites import Sites
 from tasks.artifacts import percent
@@ -35,7 +34,7 @@ class EvaluationParameters(OneStageParameters):
     @property
     def title(self) -> str:
         """The checkpoint's name, for the name of a run."""
-        return f"{Path(self.checkpoint).name} on {Path(self.records).name}"
+        return f"{last_part(self.checkpoint)} on {last_part(self.records)}"
 
 
 @flow(name="evaluate-checkpoint", flow_run_name="{parameters.title}", persist_result=False)

@@ -1,18 +1,21 @@
 """Flows of a single stage on a person's own files: what their parameters share."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, create_model
 
+from deeplab.data.origin import without_secrets
 from flows.parameters import Backend, Section, TrainFlowParameters, ValohaiSection, section_of
 
-_STORE = TrainFlowParameters.model_fields["store"]
+_STORE, _AZURE = (TrainFlowParameters.model_fields[name] for name in ("store", "azure_storage"))
 
 
 class OneStageParameters(Section):
     """Where the stage runs, and where its output goes."""
 
     store: str = Field(_STORE.default, description=_STORE.description)
+    azure_storage: str | None = Field(None, description=_AZURE.description)
     backend: Backend = Field("local", description="Where the stage runs: on this machine, or as a Valohai execution.")
     valohai: ValohaiSection = Field(default_factory=ValohaiSection)
 
@@ -23,6 +26,11 @@ class OneStageParameters(Section):
     def environment(self, stage: str) -> str | None:
         """The machine type of the execution; None: the step's or the project's."""
         return self.valohai.environment
+
+
+def last_part(place: str) -> str:
+    """The name in a path or an address, without the signature that an address may carry."""
+    return Path(without_secrets(place)).name
 
 
 def plain_section(stage: str, *left_out: str) -> type[Section]:

@@ -226,8 +226,16 @@ class TrainFlowParameters(Form):
     def _check_places(self) -> None:
         """Refuse executions that would need what only this machine can read."""
         self._check_description()
-        if is_url(self.store):
+        if is_url(self.store) and not self.store.startswith("file://"):
             return
+        own = {"train": ("tf_initial_checkpoint", self.train), "predict": ("images", self.predict)}
+        for stage, (flag, section) in own.items():
+            place = getattr(section, flag)
+            if place and self.runs_remotely(stage) and not is_url(place):
+                raise ConfigError(
+                    f"--{stage}.{flag}={place} can only be read on this machine: give --store=az://CONTAINER/FOLDER, "
+                    f"to which it can be brought, an address that Valohai can read, or --{stage}.backend=local"
+                )
         for stage, producers in _READS.items():
             here = [producer for producer in producers if not self.runs_remotely(producer)]
             if self.runs_remotely(stage) and here:

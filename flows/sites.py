@@ -1,9 +1,11 @@
 """Where each stage of a run takes place, as its parameters say."""
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from flows.parameters import WITH_BACKEND, ValohaiSection
+from tasks.azure_storage import azure_storage
 from tasks.mirror import Mirror
 from tasks.places import open_store
 from tasks.stage import Site
@@ -21,6 +23,10 @@ class Placement(Protocol):
         """Path or URL."""
 
     @property
+    def azure_storage(self) -> str | None:
+        """The block that opens addresses of Azure; None: the environment does."""
+
+    @property
     def valohai(self) -> ValohaiSection:
         """How stages run as executions."""
 
@@ -32,7 +38,7 @@ class Placement(Protocol):
 
 
 class Sites:
-    """Gives the place of each stage; a context manager that closes the connection.
+    """Gives the place of each stage.
 
     Args:
         parameters: of the run.
@@ -45,16 +51,26 @@ class Sites:
         self._parameters, self._store, self._mirror, self._service = parameters, store, mirror, service
 
     @classmethod
-    def of(cls, parameters: Placement) -> "Sites":
-        """Open the store, and the connection where a stage needs it.
+    @contextmanager
+    def of(cls, parameters: Placement) -> Iterator["Sites"]:
+        """Open the store, and the connection where a stage needs it, until the end of the block of code.
+
+        Meanwhile this process and those it starts open Azure's addresses as the parameters say.
 
         Raises:
+            ConfigError: for a block that is not there, or cannot be used.
             StoreError: for a store that cannot be used.
             ValohaiError: for a connection that is not configured, or a project that is not there.
         """
-        store, mirror = open_store(parameters.store)
-        remote = any(parameters.runs_remotely(stage) for stage in WITH_BACKEND)
-        return cls(parameters, store, mirror, _service(parameters.valohai) if remote else None)
+        with azure_storage(parameters.azure_storage):
+            store, mirror = open_store(parameters.store)
+            remote = any(parameters.runs_remotely(stage) for stage in WITH_BACKEND)
+            service = _service(parameters.valohai) if remote else None
+            try:
+                yield cls(parameters, store, mirror, service)
+            finally:
+                if service is not None:
+                    service.client.close()
 
     def __call__(self, stage: str) -> Site:
         """The place of a stage."""
@@ -65,15 +81,6 @@ class Sites:
             remote=self._parameters.runs_remotely(stage),
             environment=self._parameters.environment(stage),
         )
-
-    def __enter__(self) -> "Sites":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._service is not None:
-            self._service.client.close()
 
 
 def _service(section: ValohaiSection) -> "Runner":

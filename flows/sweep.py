@@ -5,6 +5,7 @@
 Each is found in the store if it is there: a sweep that was interrupted trains what is missing.
 """
 
+import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from flows.sweep_parameters import SweepParameters, labels
 from flows.train import Trained, prepare
 from tasks.archive import archive_call
 from tasks.artifacts import percent, publish_table
-from tasks.azure_storage import azure_storage
+from tasks.cancellation import stop_is_wanted
 from tasks.chart import read_points
 from tasks.evaluate import evaluate_call, read_scores
 from tasks.result import StageResult
@@ -87,7 +88,7 @@ def sweep_flow(parameters: SweepParameters) -> list[Trial]:
     end_earlier_attempts()
     points = parameters.points
     trials = [Trial(*made) for made in zip(labels(points), points, parameters.trials, strict=True)]
-    with azure_storage(parameters.base.azure_storage), Sites.of(parameters.base) as at:
+    with Sites.of(parameters.base) as at:
         _Sweep(parameters, at, trials).run()
     ranked = _ranked(trials)
     publish_table("sweep", [_row(trial, trial is ranked[0]) for trial in ranked], parameters.title)
@@ -130,8 +131,9 @@ class _Sweep:
                     compared = time.monotonic()
                     self._give_up_hopeless()
                 time.sleep(_POLL)
-        finally:
-            self._stop(self._running())
+        except BaseException as error:
+            self._stop(self._running(), wanted=stop_is_wanted(error))
+            raise
 
     def _running(self) -> list[Trial]:
         return [trial for trial in self._trials if trial.state == "running"]
@@ -143,8 +145,9 @@ class _Sweep:
         else:
             folder = self._at("train").store.root / "sweeps"
             folder.mkdir(parents=True, exist_ok=True)
-            call = train_call(*self._arguments(trial))
-            trial.child = LocalChild(trial.parameters, folder / f"{call.identity().key}.log")
+            # Not by the training's key: trials that differ in their evaluation share that.
+            name = hashlib.sha256(trial.parameters.model_dump_json().encode()).hexdigest()[:32]
+            trial.child = LocalChild(trial.parameters, folder / f"{name}.log")
         trial.state = "running"
         self._logger.info("started %s", trial.label)
 
@@ -185,14 +188,14 @@ class _Sweep:
 
     def _give_up_hopeless(self) -> None:
         step, ratio = self._parameters.give_up_after, self._parameters.give_up_ratio
-        losses = {trial.label: loss for trial in self._trials if (loss := self._loss(trial, step)) is not None}
-        best = min(losses.values(), default=0.0)
-        hopeless = [trial for trial in self._running() if losses.get(trial.label, 0.0) > ratio * best]
-        for trial in hopeless:
-            trial.reason = f"loss {losses[trial.label]:.4g} at step {step}, the best one {best:.4g}"
+        losses = [(trial, loss) for trial in self._trials if (loss := self._loss(trial, step)) is not None]
+        best = min((loss for _, loss in losses), default=0.0)
+        hopeless = [(trial, loss) for trial, loss in losses if trial.state == "running" and loss > ratio * best]
+        for trial, loss in hopeless:
+            trial.reason = f"loss {loss:.4g} at step {step}, the best one {best:.4g}"
             self._logger.info("%s is given up: %s", trial.label, trial.reason)
-        self._stop(hopeless)
-        for trial in hopeless:
+        self._stop([trial for trial, _ in hopeless], wanted=True)
+        for trial, _ in hopeless:
             trial.state = "given up"
 
     def _loss(self, trial: Trial, step: int | None) -> float | None:
@@ -206,10 +209,10 @@ class _Sweep:
         before = [loss for at, loss in points if at <= step][-_POINTS:]
         return sum(before) / len(before) if before else None
 
-    def _stop(self, trials: Sequence[Trial]) -> None:
+    def _stop(self, trials: Sequence[Trial], *, wanted: bool) -> None:
         children = [trial.child for trial in trials if trial.child is not None]
         for child in children:
-            child.stop()
+            child.stop(wanted=wanted)
         for child in children:
             child.wait_for_stop()
 

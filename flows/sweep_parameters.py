@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,5 +174,8 @@ def _sentence(point: Mapping[str, Any]) -> str:
 
 
 def labels(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for each trial, for logs and tables."""
-    return [_sentence({name.rpartition(".")[2]: value for name, value in point.items()}) for point in points]
+    """A short name for each trial, for logs and tables: fields by their last part where that is one field's alone."""
+    last = {name: name.rpartition(".")[2] for point in points for name in point}
+    count = Counter(last.values())
+    shown = {name: short if count[short] == 1 else name for name, short in last.items()}
+    return [_sentence({shown[name]: value for name, value in point.items()}) for point in points]

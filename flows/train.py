@@ -14,18 +14,17 @@ from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
 from tasks.archive import archive
 from tasks.artifacts import percent
-from tasks.azure_storage import azure_storage
 from tasks.convert import convert
 from tasks.evaluate import evaluate, read_scores
 from tasks.export import export
-from tasks.fetch import Fetched, fetch
+from tasks.fetch import fetch
 from tasks.inspect import inspect
 from tasks.predict import predict
 from tasks.publication import publish_model
 from tasks.report import report, summarise
 from tasks.result import StageResult, shown
 from tasks.sample import sample
-from tasks.sources import Address, TrainedCheckpoint
+from tasks.sources import Address, Fetched, TrainedCheckpoint, check_photos
 from tasks.train import train
 
 console.set_up_logging()
@@ -50,7 +49,7 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
         parameters: One section a stage. What is left empty comes from the preset, then from the original's defaults.
     """
     end_earlier_attempts()
-    with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
+    with Sites.of(parameters) as at:
         outcome = _run(parameters, at)
         publish_model(parameters.title, outcome.graph, outcome.evaluation)
     return outcome
@@ -99,6 +98,8 @@ def fit(parameters: TrainFlowParameters, at: Sites, shards: StageResult) -> Trai
 
 
 def _run(parameters: TrainFlowParameters, at: Sites) -> Outcome:
+    if images := parameters.values("predict").get("images"):
+        check_photos(images)
     data = prepare(parameters, at)
     trained = fit(parameters, at, data.shards)
     if parameters.approve:

@@ -12,7 +12,6 @@ from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
 from flows.train import Trained, fit, prepare
 from tasks.artifacts import percent
-from tasks.azure_storage import azure_storage
 from tasks.evaluate import read_scores
 
 console.set_up_logging()
@@ -26,7 +25,7 @@ def trial_flow(parameters: TrainFlowParameters) -> Trained:
         parameters: As of the training flow; what follows the evaluation is not asked for.
     """
     end_earlier_attempts()
-    with azure_storage(parameters.azure_storage), Sites.of(parameters) as at:
+    with Sites.of(parameters) as at:
         return fit(parameters, at, prepare(parameters, at).shards)
 
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from deeplab.data.origin import holds_secrets, without_secrets
+from tasks.errors import StoreError
 from tasks.mirror import Mirror
 from tasks.sources import is_url
 from tasks.store import Store
@@ -21,6 +23,11 @@ def open_store(place: str, *, make: bool = True) -> tuple[Store, Mirror | None]:
     Raises:
         StoreError: for a place that cannot be used.
     """
+    if holds_secrets(place):
+        raise StoreError(
+            f"--store={without_secrets(place)}: its address is shown in logs and pages; leave the signature or "
+            "password out, and give credentials by --azure_storage or the environment"
+        )
     if not is_url(place) or place.startswith("file://"):
         return Store.open(place, make=make), None
     mirror = Mirror(place.rstrip("/"))

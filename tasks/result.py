@@ -101,7 +101,7 @@ class StageResult:
 
     def file(self, name: str) -> Path:
         """A file of the output, to be read here; it may not exist where the stage does not always write it."""
-        if not (self.entry.folder / name).exists():
+        if self.entry.manifest() is None:  # there may be leavings of an attempt that was broken off
             for copy in self.copies:
                 found = copy.small_file(name)
                 if found is not None:

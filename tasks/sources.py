@@ -1,14 +1,18 @@
 """Inputs that no stage of the flow made: a person's files and addresses."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deeplab.config import ModelDescription
 from deeplab.config.description import FILE_NAME
+from deeplab.data.azure import account_name, parse
 from deeplab.data.fetch import find_origin
-from deeplab.errors import DataError
+from deeplab.data.origin import without_secrets
+from deeplab.errors import DataError, FetchError
 from deeplab.stage.inputs import input_digest
 from deeplab.stage.manifest import combined_digest, remembered_sha256
 from tasks.errors import StoreError
@@ -16,6 +20,9 @@ from tasks.mirror import Mirror
 from tasks.result import StageResult, shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_DATUM = "datum://"
+# What Valohai opens itself.
+_VALOHAI_PROTOCOLS = ("azure", "datum", "gs", "http", "https", "s3")
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,13 @@ class UserFiles:
                 f"--{self.flag}={self.place} can only be read on this machine: give --store=az://CONTAINER/FOLDER, "
                 "to which it can be uploaded, or an address that Valohai can read"
             )
+        names = Counter(path.name for path in self.files)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise StoreError(
+                f"--{self.flag}={self.place}: {names[twice[0]]} files are called {twice[0]}, and an execution has its "
+                "files in one folder; give them different names, or let the stage run here"
+            )
         return [self.mirror.upload(path, self.digest) for path in self.files]
 
 
@@ -57,18 +71,51 @@ class Address:
     Attributes:
         url: address or path.
         digest: stands for the content.
+        flags: what the stage ``fetch`` needs to know besides.
     """
 
     url: str
     digest: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
     def here(self) -> str:
-        """The address, which the stage opens itself."""
+        """The address: for the stage ``fetch``, which alone opens such."""
         return self.url
 
     def addresses(self) -> list[str]:
         """The address."""
-        return [self.url]
+        return [valohai_address(self.url)]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that was fetched.
+
+    Attributes:
+        result: what the stage left.
+        source: where it came from.
+    """
+
+    result: StageResult
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """Stands for the file's name and content."""
+        return self.result.digest
+
+    def here(self) -> Path:
+        """The file."""
+        products = [output.path for output in self.result.manifest.outputs if output.kind == "product"]
+        if len(products) != 1:
+            raise FetchError(
+                f"{self.result.place}: holds {len(products)} files instead of one; delete it and run again"
+            )
+        return self.result.here() / products[0]
+
+    def addresses(self) -> list[str]:
+        """Where an execution can read it: where it came from, unless that is this machine's disk."""
+        return [valohai_address(self.source)] if is_url(self.source) else self.result.addresses()
 
 
 @dataclass(frozen=True)
@@ -102,6 +149,24 @@ def is_url(place: str) -> bool:
     return _URL.match(place) is not None
 
 
+def valohai_address(url: str) -> str:
+    """An address as Valohai writes it.
+
+    Raises:
+        StoreError: if it cannot open such.
+    """
+    protocol = url.partition("://")[0].lower()
+    if protocol in _VALOHAI_PROTOCOLS:
+        return url
+    found = parse(url)
+    if found is None:
+        raise StoreError(
+            f"{without_secrets(url)}: Valohai opens {'://, '.join(_VALOHAI_PROTOCOLS)}:// addresses; give such a one, "
+            "or let the stage run here (--backend=local)"
+        )
+    return f"azure://{account_name(url)}/{found.path}"
+
+
 def address(url: str, azure_endpoint: str | None = None) -> Address:
     """A URL or path with what tells its content from another: name, size, and ETag or time of change.
 
@@ -112,7 +177,7 @@ def address(url: str, azure_endpoint: str | None = None) -> Address:
     Raises:
         FetchError: if there is nothing.
     """
-    if url.startswith("datum://"):
+    if url.startswith(_DATUM):
         return Address(url, combined_digest({"datum": url}))  # the content of a datum never changes
     return Address(url, combined_digest(find_origin(url, azure_endpoint).identity))
 
@@ -179,8 +244,20 @@ def photos(place: str, mirror: Mirror | None, flag: str = "predict.images") -> U
     """
     path = Path(place)
     files = _matches(path, place)
-    named = {file.name: remembered_sha256(file) for file in files} if path.is_file() or not path.exists() else {}
-    return UserFiles(place, files, combined_digest(named) if named else input_digest(path), mirror, flag)
+    if path.is_dir():
+        return UserFiles(place, files, input_digest(path), mirror, flag)
+    names = Counter(file.name for file in files)
+    named = {(file.name if names[file.name] == 1 else str(file)): remembered_sha256(file) for file in files}
+    return UserFiles(place, files, combined_digest(named), mirror, flag)
+
+
+def check_photos(place: str) -> None:
+    """See that there is a photo, a folder or a glob, before hours of work that end in a look at it.
+
+    Raises:
+        DataError: if there is nothing at ``place``.
+    """
+    _matches(Path(place), place)
 
 
 def _matches(path: Path, place: str) -> list[Path]:

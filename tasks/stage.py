@@ -3,22 +3,23 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prefect.logging import get_run_logger
 
 from deeplab.errors import DeepLabError
-from tasks.artifacts import publish_link
-from tasks.call import OUTPUTS, StageCall
+from tasks.artifacts import ProgressBar, publish_link
+from tasks.call import OUTPUTS, Source, StageCall
 from tasks.cancellation import stop_is_wanted
 from tasks.difference import why_new
-from tasks.errors import StageFailed
+from tasks.errors import StageFailed, StoreError
 from tasks.gpu import one_training
 from tasks.mirror import Mirror, MirrorCopy
 from tasks.result import Copy, StageResult, shown
 from tasks.runner import local
+from tasks.sources import Address, Fetched
 from tasks.stage_output import Logger, StageOutput, Watcher
 from tasks.store import NOT_MADE, Entry, Identity, Store
 
@@ -172,7 +173,7 @@ def _run_here(
 ) -> StageResult:
     if start is not None:
         start.here(entry)
-    command = call.command(entry.output)
+    command = _with_files(site, call).command(entry.output)
     turn = one_training() if call.stage == "train" else nullcontext()
     with turn, entry.log.open("a", encoding="utf-8") as log:
         output = StageOutput(log, get_run_logger(), watchers)
@@ -185,6 +186,22 @@ def _run_here(
             f"{call.stage}: ended well but {reason} (log: {shown(entry.log)}); run the same command again"
         )
     return StageResult(entry, manifest, False, (site.mirror.push(entry, manifest),) if site.mirror else ())
+
+
+def _with_files(site: Site, call: StageCall) -> StageCall:
+    """The call with fetched files in place of addresses, which no other stage opens."""
+    if call.stage == "fetch":
+        return call
+    return replace(call, inputs={name: _brought(site, source) for name, source in call.inputs.items()})
+
+
+def _brought(site: Site, source: Source) -> Source:
+    if not isinstance(source, Address):
+        return source
+    if source.url.startswith("datum://"):
+        raise StoreError(f"{source.url}: only an execution can read it; let the stage run there")
+    fetch = StageCall("fetch", source.flags, inputs={"source": source})
+    return Fetched(run_stage(replace(site, remote=False), fetch, watchers=[ProgressBar("fetch")]), source.url)
 
 
 def _reason(stage: str, status: int, last_line: str) -> str:

@@ -6,7 +6,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, TypeAlias
 
 from tasks.runner.local import Stream
 
@@ -17,7 +17,8 @@ _LOG_LINE = re.compile(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ({'|'.join(_LEVEL
 _PROGRESS_INTERVAL = 10.0
 _KEPT_LINES = 20
 
-Logger = logging.Logger | logging.LoggerAdapter[Any]
+# A text, since Python 3.10 cannot evaluate it.
+Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
 
 class Watcher(Protocol):

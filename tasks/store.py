@@ -291,6 +291,8 @@ class Store:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"--store={place}: cannot be made ({error.strerror}); name another folder") from None
+        if make and not os.access(root, os.W_OK | os.X_OK):
+            raise StoreError(f"--store={place}: cannot be written to; name another folder, or mend its permissions")
         return cls(root)
 
     def entry(self, identity: Identity, file_name: str | None = None) -> Entry:

@@ -8,12 +8,13 @@ from typing import Any
 from prefect import task
 from prefect.logging import get_run_logger
 
+from tasks.archive import archive_call
 from tasks.artifacts import LossCurve, ProgressBar
 from tasks.call import Source, StageCall
 from tasks.errors import StoreError
 from tasks.result import StageResult
 from tasks.sources import checkpoint
-from tasks.stage import Site, Start, finished, run_stage
+from tasks.stage import Site, Start, finished, look_up, packed_there, run_stage
 from tasks.store import Entry, Identity, differs_only_in
 
 _STEPS = "training_number_of_steps"
@@ -61,11 +62,15 @@ def _copy_fewer_steps(site: Site, entry: Entry) -> None:
 def _addresses_of_fewer_steps(site: Site, entry: Entry) -> list[str]:
     """The same for an execution; a training that only this machine can read does not help it."""
     earlier = shorter_training(site, entry)
+    if earlier is None:
+        return []
+    # An execution reads archives; one that trained has packed its checkpoint itself.
+    packed = packed_there(site, archive_call(earlier), earlier) or look_up(site, archive_call(earlier))
     try:
-        found = earlier.addresses() if earlier is not None else []
+        found = packed.addresses() if packed is not None else []
     except StoreError:
         return []
-    if earlier is not None:
+    if found:
         _tell(earlier)
     return found
 

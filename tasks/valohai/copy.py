@@ -90,7 +90,10 @@ class ExecutionCopy:
 
     def sibling(self, entry: Entry) -> "ExecutionCopy | None":
         """What the same execution left of another stage, or None if it did not run that."""
-        return adopt(self._client, entry, self._client.execution(self.note.execution))
+        try:
+            return adopt(self._client, entry, self._client.execution(self.note.execution))
+        except OtherCode:
+            return None
 
     def bring(self, entry: Entry) -> None:
         """Download it, check it against its manifest, and make the entry whole here."""
@@ -125,6 +128,10 @@ def _note_file(entry: Entry) -> Path:
     return entry.folder.with_name(f"{entry.folder.name}.valohai.json")
 
 
+class OtherCode(StoreError):
+    """An execution whose code did something else than the key that it carries stands for."""
+
+
 def known_copy(client: Client, entry: Entry) -> ExecutionCopy | None:
     """What the store knows of an execution of this project that made the entry."""
     note = read_note(entry)
@@ -145,7 +152,7 @@ def adopt(client: Client, entry: Entry, execution: Execution) -> ExecutionCopy |
     """Take what a complete execution left as the entry's output; None if outputs are gone.
 
     Raises:
-        StoreError: if the execution did something else than the entry stands for.
+        OtherCode: if the execution did something else than the entry stands for.
     """
     layout, data = LAYOUTS[entry.identity.stage], list_outputs(client, execution.id)
     needed = {layout.manifest, *layout.handed_on, *layout.unpacked, *layout.files} - {"sheet.png"}
@@ -186,7 +193,7 @@ def _as_entry(manifest: Manifest, entry: Entry, execution: Execution) -> Manifes
     )
     if manifest.stage != identity.stage or manifest.code_version != identity.code_version or differing:
         what = f"differs in {', '.join(differing)}" if differing else "is of another version of the stage"
-        raise StoreError(
+        raise OtherCode(
             f"{execution.label} ran other code than this: its {identity.stage} {what}; "
             "hand over the code that runs here (leave --valohai.commit empty)"
         )

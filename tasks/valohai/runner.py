@@ -11,7 +11,7 @@ from valohai_yaml.objs import Step
 from tasks.call import StageCall
 from tasks.store import Entry
 from tasks.valohai.client import Client
-from tasks.valohai.copy import ExecutionCopy, adopt, known_copy
+from tasks.valohai.copy import ExecutionCopy, OtherCode, adopt, known_copy
 from tasks.valohai.environments import find_environment
 from tasks.valohai.errors import ExecutionFailed
 from tasks.valohai.events import LogFile
@@ -109,12 +109,18 @@ class Runner:
             execution, found = self._submit(call, key, gone, environment, earlier)
             listeners.submitted(execution, found)
             complete = self._follow(execution, entry, listeners)
-            copy = adopt(self.client, entry, complete)
+            problem = f"outputs of {complete.label} are gone"
+            try:
+                copy = adopt(self.client, entry, complete)
+            except OtherCode as error:
+                if not found:
+                    raise
+                copy, problem = None, str(error)
             if copy is not None:
                 return copy
             if not found:
                 raise ExecutionFailed(f"{complete.label} is complete but left not all of its outputs; see its page")
-            listeners.notice(f"outputs of {complete.label} are gone; {call.stage} runs again")
+            listeners.notice(f"{problem}; {call.stage} runs again")
             gone.add(complete.id)
 
     def _submit(

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flows import console
+
 ROOT = Path(__file__).parents[3]
 TALKS = """
 import sys
@@ -26,3 +28,8 @@ def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path):
         process.stderr.close()
         process.stdin.close()
     assert (tmp_path / "went-on").exists()
+
+
+def test_what_the_system_refuses_is_one_line(capsys, tmp_path):
+    assert console.run(lambda: (tmp_path / "none" / "x").write_text("")) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/none/x: No such file or directory\n"

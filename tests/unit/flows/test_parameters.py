@@ -110,6 +110,7 @@ def test_values_of_a_run_form_reach_the_same_parameters():
 
 
 REMOTE = {"backend": "valohai"}
+THERE = {"fetch": {"source": "https://example.org/x.zip"}, **REMOTE}
 
 
 @pytest.mark.parametrize(
@@ -122,11 +123,15 @@ REMOTE = {"backend": "valohai"}
         ),
         ({"preset": "demo", **REMOTE}, "convert.backend=valohai needs an archive that Valohai can read"),
         ({**SOURCE, **REMOTE}, "convert.backend=valohai needs an archive that Valohai can read"),
+        ({**THERE, "predict": {"images": "photos"}}, "predict.images=photos can only be read on this machine"),
+        ({**THERE, "train": {"tf_initial_checkpoint": "run"}}, "train.tf_initial_checkpoint=run can only be read"),
     ],
 )
 def test_what_an_execution_could_not_read_is_refused_before_the_run(values, message):
     with pytest.raises(ConfigError, match=message):
         parameters(**values)
+    with pytest.raises(ConfigError, match=message):
+        parameters(**values, store="file:///mnt/store")
     parameters(**values, store="az://container/store")
 
 

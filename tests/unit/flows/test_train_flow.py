@@ -11,6 +11,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from deeplab.config import validate
 from deeplab.errors import ConfigError, FetchError
+from flows.batch_inference import InferenceParameters, batch_inference_flow
+from flows.evaluate_checkpoint import EvaluationParameters, evaluate_checkpoint_flow
 from flows.parameters import TrainFlowParameters
 from flows.sweep import sweep_flow
 from flows.sweep_parameters import SweepParameters
@@ -206,12 +208,23 @@ def test_azure_credentials_come_from_a_block_and_reach_the_stages(run, calls, mo
     assert seen == ["sv=1&sig=hidden"] and "AZURE_STORAGE_SAS_TOKEN" not in os.environ
 
 
-def test_sweeps_and_their_trials_use_the_block_too(tmp_path):
-    values = {"preset": "demo", "store": str(tmp_path), "azure_storage": "nowhere"}
-    sweep = {"base": values, "vary": {"train.seed": [1, 2]}}
-    for flow, parameters in ((trial_flow, TrainFlowParameters(**values)), (sweep_flow, SweepParameters(**sweep))):
-        with pytest.raises(ConfigError, match="Prefect block 'nowhere': there is none"):
-            flow(parameters)
+@pytest.mark.parametrize(
+    ("flow", "form", "values"),
+    [
+        (trial_flow, TrainFlowParameters, {"preset": "demo"}),
+        (batch_inference_flow, InferenceParameters, {"model": "graph.pb", "images": "photos"}),
+        (evaluate_checkpoint_flow, EvaluationParameters, {"checkpoint": "run", "records": "records"}),
+    ],
+)
+def test_every_flow_uses_the_block(tmp_path, flow, form, values):
+    with pytest.raises(ConfigError, match="Prefect block 'nowhere': there is none"):
+        flow(form(store=str(tmp_path), azure_storage="nowhere", **values))
+
+
+def test_sweeps_use_the_block_too(tmp_path):
+    base = {"preset": "demo", "store": str(tmp_path), "azure_storage": "nowhere"}
+    with pytest.raises(ConfigError, match="Prefect block 'nowhere': there is none"):
+        sweep_flow(SweepParameters(base=base, vary={"train.seed": [1, 2]}))
 
 
 def test_a_network_is_published_with_its_address_and_score(run, monkeypatch):

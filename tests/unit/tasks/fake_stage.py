@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 from PIL import Image
@@ -84,13 +85,17 @@ def _description(stage: str, given: dict) -> ModelDescription | None:
     place = given.get("checkpoint_dir") or given.get("checkpoint_path")
     if place:
         return ModelDescription.read(Path(place) / "model.json")
-    return ModelDescription.read(Path(given["model"] + ".model.json")) if stage == "predict" else None
+    beside = Path(f"{given.get('model')}.model.json")
+    return ModelDescription.read(beside) if beside.is_file() else None
 
 
 def _fetch(config, folder: Path):
-    source = Path(config.source)
-    shutil.copyfile(source, folder / source.name)
-    return [folder / source.name], []
+    target = folder / config.source.rpartition("/")[2]
+    if "://" in config.source:
+        urllib.request.urlretrieve(config.source, target)
+    else:
+        shutil.copyfile(config.source, target)
+    return [target], []
 
 
 def _convert(config, folder: Path):

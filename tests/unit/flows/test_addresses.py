@@ -1,0 +1,62 @@
+"""Addresses in place of files, where the stage that reads them runs here."""
+
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from flows.batch_inference import InferenceParameters, batch_inference_flow
+from flows.evaluate_checkpoint import EvaluationParameters
+from tasks.errors import StoreError
+from tasks.places import open_store
+
+pytestmark = pytest.mark.usefixtures("api")
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format, *arguments):
+        """Nothing."""
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder and its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_address_is_fetched_once_and_then_read_here(served, tmp_path, calls):
+    folder, address = served
+    (folder / "graph.pb").write_text("graph")
+    (tmp_path / "photo.jpg").write_text("photo")
+    parameters = InferenceParameters(
+        model=f"{address}/graph.pb", images=str(tmp_path / "photo.jpg"), store=str(tmp_path / "store")
+    )
+    batch_inference_flow(parameters)
+    assert calls() == ["fetch", "predict"]
+    batch_inference_flow(parameters)
+    assert calls() == []
+
+
+def test_an_address_that_only_valohai_opens_is_refused_here(tmp_path, calls):
+    (tmp_path / "photo.jpg").write_text("photo")
+    values = {"images": str(tmp_path / "photo.jpg"), "store": str(tmp_path / "store")}
+    with pytest.raises(StoreError, match="datum://1: only an execution can read it"):
+        batch_inference_flow(InferenceParameters(model="datum://1", **values))
+    assert calls() == []
+
+
+def test_a_signature_is_in_no_name_and_in_no_address_of_a_store():
+    signed = "https://host/a/graph.pb?sv=1&sig=hidden"
+    assert InferenceParameters(model=signed, images="photos").title == "photos with graph.pb"
+    assert EvaluationParameters(checkpoint=signed, records=signed).title == "graph.pb on graph.pb"
+    with pytest.raises(StoreError, match=r"--store=az://c/store: its address is shown") as caught:
+        open_store("az://c/store?sv=1&sig=hidden")
+    assert "hidden" not in str(caught.value)

@@ -1,0 +1,57 @@
+"""What a person names: files here, and addresses."""
+
+import pytest
+
+from deeplab.errors import DataError
+from tasks.errors import StoreError
+from tasks.sources import UserFiles, check_photos, photos, valohai_address
+
+
+def test_photos_of_one_name_in_two_folders_are_two_photos(tmp_path):
+    for day in ("one", "two"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "img.jpg").write_text(f"photo of day {day}")
+    before = photos(f"{tmp_path}/*/img.jpg", None)
+    (tmp_path / "one" / "img.jpg").write_text("another")
+    assert photos(f"{tmp_path}/*/img.jpg", None).digest != before.digest
+
+
+def test_a_photos_folder_leaves_its_digest_alone(tmp_path):
+    digests = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "img.jpg").write_text("photo")
+        digests.add(photos(f"{tmp_path / folder}/*.jpg", None).digest)
+    assert len(digests) == 1
+
+
+def test_equal_names_are_not_handed_to_an_execution(tmp_path):
+    files = [tmp_path / day / "img.jpg" for day in ("one", "two")]
+    with pytest.raises(StoreError, match=r"--images=x/\*: 2 files are called img\.jpg.*give them different names"):
+        UserFiles("x/*", files, "digest", object(), "images").addresses()
+
+
+def test_a_place_without_photos_is_told_early(tmp_path):
+    check_photos(str(tmp_path))
+    with pytest.raises(DataError, match="nowhere: no such file or folder; name a photo"):
+        check_photos(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://host/a.zip", "https://host/a.zip"),
+        ("datum://1", "datum://1"),
+        ("azure://mine/deep/a.zip", "azure://mine/deep/a.zip"),
+        ("az://deep/a.zip", "azure://lab/deep/a.zip"),
+        ("abfss://deep@mine.dfs.core.windows.net/x/a.zip", "azure://mine/deep/x/a.zip"),
+    ],
+)
+def test_addresses_are_given_as_valohai_writes_them(monkeypatch, address, expected):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "lab")
+    assert valohai_address(address) == expected
+
+
+def test_what_valohai_cannot_open_is_refused():
+    with pytest.raises(StoreError, match=r"hf://a/b: Valohai opens azure://, .*give such a one, or let the"):
+        valohai_address("hf://a/b?token=hidden")
