@@ -86,7 +86,15 @@ def storage_options(url: str) -> dict[str, Any]:
     Raises:
         ConfigError: if the account is not known, or its credentials are malformed.
     """
-    account = find_account(_parsed(url))
+    return driver_options(find_account(_parsed(url)))
+
+
+def driver_options(account: Account) -> dict[str, Any]:
+    """The same for an account that was found.
+
+    Raises:
+        ConfigError: if the environment's connection string is another account's.
+    """
     if account.key or account.sas or account.anonymous:
         return {"connection_string": _connection_string(account), **_ADLFS_LIMITS}
     if _variable("CONNECTION_STRING"):

@@ -22,7 +22,8 @@ from deeplab.data.shards import ARCHIVE_NAME, shard_name
 from deeplab.data.sources import Source, folder_flags, open_four_folders, open_source
 from deeplab.errors import ConfigError, DataError
 from deeplab.stage import OutputFolder, emit_metrics
-from deeplab.stage.inputs import input_digest
+from deeplab.stage.inputs import archive_digest, input_digest
+from deeplab.stage.manifest import combined_digest, remembered_sha256
 from deeplab.stage.versions import CODE_VERSIONS
 
 # Where the original's four folder flags are understood.
@@ -44,7 +45,7 @@ def run(given: Mapping[str, Any]) -> None:
     place = _place(config, dataset)
     with _opened(config, place) as source:
         found = _checked(find_pairs(source, dataset, config.splits), source, config)
-        digests = _digests(config, place)
+        digests = _digests(config, place, source, found)
         with OutputFolder(config.output_dir, "convert", CODE_VERSIONS["convert"], config, digests) as folder:
             if folder.finished:
                 _log.info("%s: already converted", folder.path)
@@ -68,13 +69,19 @@ def _opened(config: ConvertConfig, place: Path | None) -> Iterator[Source]:
     if place is None:
         yield open_four_folders(config)
         return
-    with open_source(place) as source:
+    with open_source(place, besides=Path(config.output_dir)) as source:
         yield source
 
 
-def _digests(config: ConvertConfig, place: Path | None) -> dict[str, str]:
-    places: Mapping[str, Any] = folder_flags(config) if place is None else {"source": place}
-    return {name: input_digest(where) for name, where in places.items()}
+def _digests(config: ConvertConfig, place: Path | None, source: Source, found: Found) -> dict[str, str]:
+    """Of what is read; whatever else lies in a folder, perhaps the records themselves, leaves them alone."""
+    if place is None:
+        return {name: input_digest(where) for name, where in folder_flags(config).items()}
+    if source.folder is None:
+        return {"source": archive_digest(place, source.place)}
+    pairs = (pair for split in found.splits.values() for pair in split)
+    names = {*found.lists, *(name for pair in pairs for name in (pair.photo, pair.mask))}
+    return {"source": combined_digest({name: remembered_sha256(source.folder / name) for name in names})}
 
 
 def _checked(found: Found, source: Source, config: ConvertConfig) -> Found:
@@ -110,7 +117,7 @@ def _convert(config: ConvertConfig, dataset: Dataset, source: Source, found: Fou
         RecordsDescription.of(dataset, splits).write(description)
         digests = {shard.path: report.sha256 for shard, report in zip(shards, reports, strict=True)}
         if config.archive:
-            digests[archive] = pack([description, *digests], archive)
+            digests[archive] = pack(digests, archive, first=description)
     except DataError:
         # The data will be mended, and then are others than these shards were made of.
         _clear(folder.path, shards)

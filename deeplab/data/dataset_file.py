@@ -20,6 +20,8 @@ from deeplab.data.layout import MASK_SUFFIXES, PHOTO_SUFFIXES, Layout, MaskFiles
 from deeplab.errors import ConfigError
 
 _Byte = Annotated[int, Field(ge=0, le=255)]
+# What may stand in the name of a file.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _Colour = tuple[_Byte, _Byte, _Byte]
 
 
@@ -94,7 +96,7 @@ class DatasetFile(_Entry):
         splits: split -> where its photos and masks are.
     """
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str | None = Field(None, pattern=_NAME)
     classes: Annotated[tuple[ClassEntry, ...], BeforeValidator(_named), Field(min_length=1, max_length=256)]
     ignore_label: _Byte = 255
     ignore_colour: _Colour = (0, 0, 0)
@@ -104,7 +106,7 @@ class DatasetFile(_Entry):
     ignore_colours: tuple[_Colour, ...] = ()
     bare_names: bool = False
     source: str = "."
-    splits: Annotated[dict[str, SplitEntry], Field(min_length=1)]
+    splits: Annotated[dict[Annotated[str, Field(pattern=_NAME)], SplitEntry], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _check(self) -> "DatasetFile":

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from deeplab.data.headers import COLOUR, GRAY, PALETTE, Header, read_header, without_palette
-from deeplab.data.labels import ColourMap, MaskReading
+from deeplab.data.labels import ColourMap, LabelMap, MaskReading
 from deeplab.errors import DataError
 
 # What file endings promise.
@@ -122,8 +122,7 @@ def _mask_values(encoded: bytes, name: str, reading: MaskReading) -> npt.NDArray
         if isinstance(reading, ColourMap):
             return np.asarray(image.convert("RGB"))
         if image.mode != "RGB":
-            # Two-valued images read as 0 and 255, which is what TensorFlow's decoder makes of them.
-            return np.asarray(image.convert("L") if image.mode == "1" else image)
+            return _unscaled(np.asarray(image.convert("L") if image.mode == "1" else image), encoded, reading)
         pixels = np.asarray(image)
     gray = pixels[..., 0]
     if (pixels != gray[..., None]).any():
@@ -132,6 +131,20 @@ def _mask_values(encoded: bytes, name: str, reading: MaskReading) -> npt.NDArray
             "(colour_masks: true)"
         )
     return gray
+
+
+def _unscaled(gray: npt.NDArray[np.uint8], encoded: bytes, reading: LabelMap) -> npt.NDArray[np.uint8]:
+    """The values that a PNG of 1, 2 or 4 bits holds; decoders spread them over 0..255.
+
+    Spread values stay where the reading names such a one (``values: {255: 1}`` for masks of two values).
+    """
+    header = read_header(encoded)
+    if header is None or header.colour_type != GRAY or header.depth >= 8:
+        return gray
+    highest = (1 << header.depth) - 1
+    if any(value > highest for value, _ in reading.values):
+        return gray
+    return gray // np.uint8(255 // highest)
 
 
 def check_pair(photo: EncodedImage, encoded: bytes, photo_name: str, mask_name: str) -> None:

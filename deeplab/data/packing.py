@@ -31,12 +31,13 @@ _STRIDE, _BLOCKS = _HEADER.size + _BLOCK, 16
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
-def pack(paths: Iterable[Path], target: Path) -> str:
+def pack(paths: Iterable[Path], target: Path, *, first: Path | None = None) -> str:
     """Write files, under their base names, as an archive whose bytes depend on names and contents only.
 
     Args:
         paths: the files; packed in the order of their names.
         target: the archive, a tar in a gzip layer unless it is called ``.tar``; it appears when it is whole.
+        first: a file that comes before all others, for readers who want only that.
 
     Returns:
         The archive's SHA-256, hexadecimal.
@@ -44,10 +45,11 @@ def pack(paths: Iterable[Path], target: Path) -> str:
     Raises:
         DataError: if two files have the same name.
     """
-    ordered = sorted(paths, key=lambda path: path.name)
+    ordered = sorted([*paths, *([first] if first else [])], key=lambda path: path.name)
     for one, other in itertools.pairwise(ordered):
         if one.name == other.name:
             raise DataError(f"{one} and {other} have the same name; an archive can hold only one of them")
+    ordered.sort(key=lambda path: path != first)
     temporary = target.with_name(f".tmp-{target.name}")
     try:
         with temporary.open("wb", buffering=0) as file:

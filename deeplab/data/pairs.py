@@ -40,11 +40,13 @@ class Found:
         splits: the pairs of each split, sorted by name.
         lonely: sentences about photos without mask, and names of a list without photo.
         left_out: masks without photo.
+        lists: the files that name the photos of a split.
     """
 
     splits: Mapping[str, list[Pair]]
     lonely: tuple[str, ...]
     left_out: tuple[str, ...]
+    lists: tuple[str, ...] = ()
 
 
 def find_pairs(source: Source, dataset: Dataset, wanted: Sequence[str] | None = None) -> Found:
@@ -63,7 +65,7 @@ def find_pairs(source: Source, dataset: Dataset, wanted: Sequence[str] | None = 
         if split in wanted if wanted else not files.on_request:
             finder.add(split, files, required=bool(wanted))
     finder.check(dataset)
-    return Found(finder.splits, tuple(finder.lonely), tuple(dict.fromkeys(finder.left_out)))
+    return Found(finder.splits, tuple(finder.lonely), tuple(dict.fromkeys(finder.left_out)), tuple(finder.lists))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -82,6 +84,7 @@ class _Finder:
         self.splits: dict[str, list[Pair]] = {}
         self.lonely: list[str] = []
         self.left_out: list[str] = []
+        self.lists: list[str] = []
 
     def add(self, split: str, files: SplitFiles, *, required: bool) -> None:
         """Find the pairs of a split; one without any file is passed over unless it is required."""
@@ -137,6 +140,7 @@ class _Finder:
         places = [name for name in self._source.names if name == path or name.endswith(f"/{path}")]
         if not places:
             return None
+        self.lists.append(places[0])
         lines = self._source.read(places[0]).decode("utf-8", errors="replace").splitlines()
         return [line.split()[0] for line in lines if line.strip()]
 

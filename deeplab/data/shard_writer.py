@@ -190,6 +190,10 @@ class ShardWriter:
 
     def _record(self, pair: Pair) -> tuple[list[bytes], tuple[int, int], str | None]:
         """A checked pair as a record in parts, its height and width, and what is odd about it."""
+        try:
+            name = pair.name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{pair.photo!a}: its name is not UTF-8; rename it and its mask") from None
         photo_name, mask_name = self._source.describe(pair.photo), self._source.describe(pair.mask)
         photo = check_photo(self._source.read(pair.photo), photo_name, decode=self._checks.level == "decode")
         encoded = self._source.read(pair.mask)
@@ -201,7 +205,7 @@ class ShardWriter:
         example = example_parts(
             {
                 "image/encoded": photo.encoded,
-                "image/filename": pair.name.encode(),
+                "image/filename": name,
                 "image/format": photo.format.encode(),
                 "image/height": photo.height,
                 "image/width": photo.width,

@@ -65,15 +65,21 @@ def list_shards(folder: Path, split: str) -> list[Path]:
 
 
 def lone_archive(folder: Path) -> Path | None:
-    """The archive that is all a folder holds, hidden files aside."""
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    """The archive that is all a folder holds, hidden files and the manifest of what fetched it aside."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "manifest.json"]
     if len(entries) == 1 and entries[0].is_file() and entries[0].name.endswith(ARCHIVE_SUFFIXES):
         return entries[0]
     return None
 
 
 def _matching(place: Path, split: str) -> list[Path]:
-    return sorted(entry for entry in place.iterdir() if entry.name.startswith(f"{split}-") and entry.is_file())
+    return sorted(entry for entry in place.iterdir() if _belongs(entry.name, split) and entry.is_file())
+
+
+def _belongs(name: str, split: str) -> bool:
+    """Whether a file is a shard of the split: of ``train``, but not of ``train-extra``."""
+    match = _SHARD.fullmatch(name)
+    return match["split"] == split if match else name.startswith(f"{split}-")
 
 
 def _matches(place: Path) -> Iterator[re.Match[str]]:

@@ -6,7 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import deflate
 from deeplab.config import ConvertConfig
 from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
 from deeplab.errors import DataError
+from deeplab.stage.inputs import files_below
 
 # A member's local header: signature, then its lengths of name and extra field at the end.
 _LOCAL = struct.Struct("<4s22xHH")
@@ -31,13 +32,17 @@ class Source:
 
     Attributes:
         shown: what messages call it.
+        place: the archive or folder; None: several folders.
         names: the paths of its files.
         read: returns the bytes of a file; may be called from several threads.
+        folder: what the names lie in, where they are files on the disk that stay.
     """
 
     shown: str
+    place: Path | None
     names: tuple[str, ...]
     read: Callable[[str], bytes]
+    folder: Path | None = None
 
     def describe(self, name: str) -> str:
         """What messages call a file."""
@@ -45,23 +50,27 @@ class Source:
 
 
 @contextmanager
-def open_source(place: Path) -> Iterator[Source]:
+def open_source(place: Path, *, besides: Path | None = None) -> Iterator[Source]:
     """Open an archive or a folder. A folder that holds nothing but one archive stands for that archive.
+
+    Args:
+        place: the archive or folder.
+        besides: a folder that does not count when it lies there: the output's.
 
     Raises:
         DataError: if it is missing or damaged.
     """
-    place = _lone_archive(place)
+    place = _lone_archive(place, besides)
     if place.is_dir():
-        yield _folder(place, str(place))
-    elif place.name.endswith(ARCHIVE_SUFFIXES) and place.is_file():
+        yield replace(_folder(place, place), folder=place)
+    elif place.name.lower().endswith(ARCHIVE_SUFFIXES) and place.is_file():
         with tempfile.TemporaryDirectory(prefix="deeplab-source-") as folder:
             unpack(place, Path(folder))
-            yield _folder(Path(folder), str(place))
+            yield _folder(Path(folder), place)
     else:
         with _opened_zip(place) as archive, place.open("rb") as file:
             reader = _ZipReader(archive, file.fileno(), place)
-            yield Source(str(place), reader.names, reader.read)
+            yield Source(str(place), place, reader.names, reader.read)
 
 
 def open_four_folders(config: ConvertConfig) -> Source:
@@ -84,7 +93,7 @@ def open_four_folders(config: ConvertConfig) -> Source:
         for entry in Path(folder).iterdir()
         if entry.is_file()
     }
-    return Source("the four folders", tuple(paths), lambda name: paths[name].read_bytes())
+    return Source("the four folders", None, tuple(paths), lambda name: paths[name].read_bytes())
 
 
 def folder_flags(config: ConvertConfig) -> dict[str, str]:
@@ -93,17 +102,28 @@ def folder_flags(config: ConvertConfig) -> dict[str, str]:
     return {name: getattr(config, name) for name in names}
 
 
-def _folder(place: Path, shown: str) -> Source:
-    names = tuple(entry.relative_to(place).as_posix() for entry in place.rglob("*") if entry.is_file())
-    return Source(shown, names, lambda name: (place / name).read_bytes())
+def _folder(place: Path, shown: Path) -> Source:
+    names = tuple(file.relative_to(place).as_posix() for file in files_below(place))
+    return Source(str(shown), shown, names, lambda name: (place / name).read_bytes())
 
 
-def _lone_archive(place: Path) -> Path:
+def _lone_archive(place: Path, besides: Path | None) -> Path:
     """The one archive in a folder that holds nothing else (what fetch leaves), or the place itself."""
     if not place.is_dir():
         return place
-    entries = [entry for entry in place.iterdir() if not entry.name.startswith(".") and entry.name != "manifest.json"]
-    return entries[0] if len(entries) == 1 and entries[0].name.endswith((".zip", *ARCHIVE_SUFFIXES)) else place
+    output = besides.resolve() if besides else None
+    aside = {output, *output.parents} if output else set()
+    entries = [
+        entry
+        for entry in place.iterdir()
+        if not entry.name.startswith(".") and entry.name != "manifest.json" and entry.resolve() not in aside
+    ]
+    return entries[0] if len(entries) == 1 and _is_archive(entries[0]) else place
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is an archive that can be read, whatever a download has called it."""
+    return path.is_file() and (path.name.lower().endswith((".zip", *ARCHIVE_SUFFIXES)) or zipfile.is_zipfile(path))
 
 
 @contextmanager
@@ -113,7 +133,9 @@ def _opened_zip(place: Path) -> Iterator[zipfile.ZipFile]:
     except FileNotFoundError:
         raise DataError(f"--source={place}: no such file or folder") from None
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{place}: not a zip archive, or cut short ({error}); fetch it again") from None
+        raise DataError(
+            f"{place}: not a zip archive, or cut short ({error}); fetch it again, or give .zip, .tar or .tar.gz"
+        ) from None
     with archive:
         yield archive
 

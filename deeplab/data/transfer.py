@@ -128,7 +128,13 @@ class Transfer:
             except queue.Empty:
                 return
             while self._lacks(index) and not self._stop.is_set():
-                retrying(Interrupted, self._stop.wait)(self._advance, index)
+                before = self._ledger.received
+                try:
+                    retrying(Interrupted, self._stop.wait)(self._advance, index)
+                except Interrupted:
+                    # A server may serve fewer streams than there are: as long as others get on, this one waits.
+                    if self._ledger.received == before:
+                        raise
 
     def _lacks(self, index: int) -> bool:
         start, stop = self._ledger.span(index)
@@ -158,7 +164,10 @@ class Transfer:
         if not block:
             raise Interrupted(f"{self._origin.shown}: ended at byte {position} of {self._origin.size}")
         if not self._stop.is_set():
-            os.pwrite(self._descriptor, block, position)
+            rest = memoryview(block)
+            while rest:  # a disk that is nearly full takes a part
+                written = os.pwrite(self._descriptor, rest, position)
+                position, rest = position + written, rest[written:]
             self._ledger.add(index, len(block))
         return len(block)
 

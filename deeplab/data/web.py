@@ -123,11 +123,18 @@ class WebFile:
         if stop is None:
             return _Body(self._get({}), self._shown)
         response = self._get({"Range": f"bytes={start}-{stop - 1}", **found.condition})
+        if response.status == 200 and (start, stop) == (0, found.size) and self._is_whole(response, found):
+            return _Body(response, self._shown)  # a range of everything may be answered as if none was asked for
         same = all(response.headers.get(name, mark) == mark for name, mark in found.version.items())
         if not same or response.headers.get("Content-Range") != f"bytes {start}-{stop - 1}/{found.size}":
             response.close()
             raise Replaced(self._shown)
         return _Body(response, self._shown)
+
+    def _is_whole(self, response: urllib3.BaseHTTPResponse, found: Found) -> bool:
+        headers = response.headers
+        same = all(headers.get(name, mark) == mark for name, mark in found.version.items())
+        return same and "Content-Encoding" not in headers and headers.get("Content-Length") == str(found.size)
 
     def _get(self, conditions: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         url, headers = self._request()

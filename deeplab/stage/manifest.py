@@ -139,7 +139,7 @@ def describe_output(folder: Path, path: Path, kind: Literal["product", "record"]
 def combined_digest(parts: Mapping[str, str]) -> str:
     """One SHA-256 over named digests, in the order of their names."""
     text = "".join(f"{name}\0{parts[name]}\n" for name in sorted(parts))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def products_digest(outputs: Iterable[Output]) -> str:

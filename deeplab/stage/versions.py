@@ -6,7 +6,7 @@ It takes part in the KEY under which a flow stores a stage's output, and stands 
 CODE_VERSIONS: dict[str, int] = {
     "sample": 1,
     "fetch": 1,
-    "convert": 2,
+    "convert": 3,
     "train": 1,
     "archive": 1,
     "evaluate": 1,

@@ -1,18 +1,23 @@
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from deeplab.data import convert
+from deeplab.data.datasets import get_dataset
 from deeplab.data.images import decode_labels, encode_png
+from deeplab.data.records_description import describe_records
 from deeplab.data.shards import list_shards, open_data_folder
 from deeplab.data.tfrecord import parse_example, read_records
 from deeplab.errors import ConfigError, DataError, OutputError
@@ -407,3 +412,79 @@ def test_headers_alone_let_a_wrong_label_pass_and_samples_find_the_first(rewritt
 def _spoilt(rewritten, name):
     labels = decode_labels(_member(rewritten({}), name), name)
     return rewritten({name: encode_png(np.full_like(labels, 77))})
+
+
+@pytest.fixture
+def own(sample_zip, tmp_path):
+    """A description beside its photos and masks; splits can be given other names."""
+
+    def make(train="train", val="val"):
+        folder = tmp_path / "own"
+        with zipfile.ZipFile(sample_zip) as archive:
+            archive.extractall(folder)
+        names = {"images": "images", "masks": "annotations"}
+        where = {
+            split: {kind: f"{name}/{place}/*" for kind, name in names.items()}
+            for split, place in ((train, "training"), (val, "validation"))
+        }
+        classes = list(get_dataset("sample").class_names)
+        content = {"classes": classes, "splits": where, "source": "."}
+        (folder / "own.yaml").write_text(yaml.safe_dump(content))
+        return folder
+
+    return make
+
+
+def test_records_may_lie_in_the_folder_they_are_made_of(own, monkeypatch, caplog):
+    folder = own()
+    monkeypatch.chdir(folder)
+    flags = {"dataset": "own.yaml", "output_dir": "records"}
+    convert.run(flags)
+    Path("samples.png").write_text("something else")
+    caplog.set_level("INFO")
+    convert.run(flags)
+    assert "already converted" in caplog.text
+    mask = next(Path("ADEChallengeData2016/annotations/training").iterdir())
+    mask.write_bytes(encode_png(np.zeros_like(decode_labels(mask.read_bytes(), "m"))))
+    with pytest.raises(OutputError, match="the content of --source differs"):
+        convert.run(flags)
+
+
+def test_records_may_lie_beside_the_archive_they_are_made_of(sample_zip, tmp_path, caplog):
+    folder = tmp_path / "ADE20K"
+    folder.mkdir()
+    shutil.copy(sample_zip, folder)
+    _convert(folder, folder / "tfrecord")
+    caplog.set_level("INFO")
+    _convert(folder, folder / "tfrecord")
+    assert "already converted" in caplog.text
+
+
+def test_archives_are_known_by_their_content_and_in_capitals(sample_zip, tmp_path):
+    for name in ("download", "OWN.ZIP"):
+        (tmp_path / name).mkdir()
+        shutil.copy(sample_zip, tmp_path / name / name)
+        _convert(tmp_path / name, tmp_path / f"{name}-out")
+    assert _bytes(tmp_path / "download-out") == _bytes(tmp_path / "OWN.ZIP-out")
+
+
+def test_the_archive_of_any_splits_begins_with_what_it_is_of(own, monkeypatch):
+    folder = own("Train", "all")
+    monkeypatch.chdir(folder)
+    convert.run({"dataset": "own.yaml", "output_dir": "records"})
+    assert describe_records("records/tfrecords.tar.gz") == describe_records("records") is not None
+
+
+def test_names_of_splits_can_be_names_of_files(own, monkeypatch):
+    monkeypatch.chdir(own("a/b"))
+    with pytest.raises(ConfigError, match=r"splits\.a/b"):
+        convert.run({"dataset": "own.yaml", "output_dir": "records"})
+
+
+def test_a_photo_whose_name_is_not_utf_8_is_named(own, monkeypatch):
+    monkeypatch.chdir(own())
+    for folder in ("images", "annotations"):
+        file = min(Path(f"ADEChallengeData2016/{folder}/training").iterdir())
+        file.rename(file.with_name(os.fsdecode(b"caf\xe9") + file.suffix))
+    with pytest.raises(DataError, match=r"caf\\udce9.*its name is not UTF-8; rename it and its mask"):
+        convert.run({"dataset": "own.yaml", "output_dir": "records"})

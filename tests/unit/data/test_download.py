@@ -91,9 +91,56 @@ def test_a_server_without_ranges_sends_it_all_again(server, partial):
 def test_nothing_is_kept_of_content_without_a_version(server, partial):
     server.files["x.zip"], server.tags = CONTENT, False
     server.cut(HALF)
-    with pytest.raises(FetchError, match=r"x\.zip: cannot be read \(the connection was lost\)"):
+    with pytest.raises(FetchError, match=r"x\.zip: cannot be read \(403\)"):
         _download(server, partial)
     assert not list(partial.parent.iterdir())
+
+
+def test_content_without_a_version_is_tried_again(server, partial):
+    server.files["x.zip"], server.tags = CONTENT, False
+    server.cut(HALF, once=True)
+    assert _download(server, partial) == DIGEST
+    assert partial.read_bytes() == CONTENT
+
+
+def test_a_range_of_everything_may_be_answered_as_if_none_was_asked_for(server, partial):
+    server.files["x.zip"], server.plain = CONTENT, True
+    assert _download(server, partial) == DIGEST
+
+
+def test_a_server_that_serves_fewer_streams_than_there_are(server, partial, monkeypatch):
+    monkeypatch.setattr("deeplab.data.transfer.PATIENCE", 2.0)
+    monkeypatch.setattr("deeplab.data.download._RANGE", 4 * server.PART)
+    content = os.urandom(64 * server.PART)
+    server.files["x.zip"], server.pause = content, 0.06
+    server.serve_at_once(1)
+    assert _download(server, partial) == hashlib.sha256(content).hexdigest()
+    assert partial.read_bytes() == content
+
+
+def test_a_disk_that_takes_a_part_of_what_is_written(server, partial, monkeypatch):
+    real = os.pwrite
+    monkeypatch.setattr("os.pwrite", lambda file, block, at: real(file, block[: max(1, len(block) // 2)], at))
+    server.files["x.zip"] = CONTENT
+    assert _download(server, partial) == DIGEST
+    assert partial.read_bytes() == CONTENT
+
+
+def test_queries_tell_contents_apart_that_nothing_else_does(server):
+    server.files["get.zip"], server.tags, server.ranges = CONTENT, False, False
+    one, other = (find_origin(f"{server.address}/get.zip?id={number}").identity for number in (1, 2))
+    assert one != other and "id=" not in str(one)
+
+
+def test_a_service_principal_opens_every_form_of_an_address(monkeypatch):
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "TENANT_ID"):
+        monkeypatch.setenv(f"AZURE_STORAGE_{name}", "x")
+    seen = []
+    monkeypatch.setattr("deeplab.data.download.find_with_driver", lambda *given: seen.append(given))
+    for source in ("azure://mine/deep/a.zip", "https://mine.blob.core.windows.net/deep/a.zip"):
+        find_origin(source, "http://here/mine")
+    assert [url for url, _ in seen] == ["az://deep/a.zip"] * 2
+    assert all(options["account_host"] == "here/mine" and options["client_secret"] == "x" for _, options in seen)
 
 
 def test_a_whole_partial_file_is_not_requested_again(server, partial):

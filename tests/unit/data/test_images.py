@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -154,13 +156,6 @@ def test_a_header_alone_or_without_sense_is_none():
     assert read_header(jpeg[:2] + b"\0\0" + jpeg[4:]) is None
 
 
-def test_a_two_valued_mask_reads_as_tensorflow_reads_it():
-    image = Image.fromarray(np.array([[False, True]]))
-    with pytest.raises(DataError, match="label value 255"):
-        check_mask(_encoded(image, "PNG"), "m.png", _ADE20K)
-    assert check_mask(_encoded(image, "PNG"), "m.png", _SAMPLE).width == 2
-
-
 def test_a_mask_cut_short_is_an_error():
     encoded = encode_png(np.random.default_rng(0).integers(0, 9, (50, 50)).astype(np.uint8))
     with pytest.raises(DataError, match="damaged or cut short"):
@@ -172,3 +167,28 @@ def test_sizes_of_a_pair_must_agree():
     with pytest.raises(DataError, match=r"m\.png is 40x60 pixels, its photo p\.jpg 60x40"):
         check_pair(photo, mask, "p.jpg", "m.png")
     check_pair(photo, encode_png(np.zeros((40, 60), np.uint8)), "p.jpg", "m.png")
+
+
+def _shallow(depth, *values):
+    """A gray PNG of one row with so many bits a pixel."""
+    bits = "".join(f"{value:0{depth}b}" for value in values)
+    row = b"\0" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", len(values), 1, depth, 0, 0, 0, 0)), (b"IDAT", zlib.compress(row))]
+    framed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in [*chunks, (b"IEND", b"")]
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_gray_masks_of_few_bits_hold_class_numbers(depth):
+    values = (0, 1, (1 << depth) - 1)
+    checked = check_mask(_shallow(depth, *values), "m.png", label_map("own", 16, 255, {}, 0))
+    assert read_header(checked.encoded).depth == 8
+    np.testing.assert_array_equal(decode_labels(checked.encoded, "m.png"), _mask(*values))
+
+
+def test_spread_values_stay_where_the_map_names_one():
+    checked = check_mask(_shallow(1, 0, 1), "m.png", label_map("own", 2, 255, {255: 1}, 0))
+    np.testing.assert_array_equal(decode_labels(checked.encoded, "m.png"), _mask(0, 1))

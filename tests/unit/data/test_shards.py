@@ -89,3 +89,19 @@ def test_what_is_no_data_folder(tmp_path):
     (tmp_path / "x.zip").touch()
     with pytest.raises(DataError, match="neither a folder nor"), open_data_folder(tmp_path / "x.zip"):
         pass
+
+
+def test_a_split_whose_name_begins_like_another_is_apart(tmp_path):
+    for split in ("train", "train-extra"):
+        (tmp_path / shard_name(split, 0, 1)).touch()
+    for split in ("train", "train-extra"):
+        assert [shard.name for shard in list_shards(tmp_path, split)] == [shard_name(split, 0, 1)]
+
+
+def test_an_archive_that_was_fetched_is_a_data_folder(tmp_path):
+    _shards(tmp_path / "in", "train")
+    (tmp_path / "data").mkdir()
+    pack((tmp_path / "in").iterdir(), tmp_path / "data" / "tfrecords.tar.gz")
+    (tmp_path / "data" / "manifest.json").write_text("{}")
+    with open_data_folder(tmp_path / "data") as folder:
+        assert list_shards(folder, "train")
