@@ -31,6 +31,8 @@ from deeplab.errors import FetchError
 __all__ = ["Origin", "discard", "download", "find_origin", "without_secrets"]
 
 _STREAMS, _RANGE = 4, 16 << 20
+# Tries to read something through that cannot be opened in its middle.
+_ATTEMPTS = 6
 
 
 def find_origin(source: str, azure_endpoint: str | None = None) -> Origin:
@@ -160,14 +162,18 @@ def _resumably(origin: Origin, partial: Path, file: BinaryIO) -> list[str]:
     file.truncate(origin.size)
     ledger = Ledger(origin, partial, _RANGE if origin.streams > 1 else max(origin.size, 1))
     try:
-        return Transfer(origin, file, ledger).run()
+        found = Transfer(origin, file, ledger).run()
+    except BaseException:
+        ledger.settle(file.fileno())
+        raise
     finally:
-        ledger.write(file.fileno())
+        ledger.write()
+    return found
 
 
 def _at_once(origin: Origin, file: BinaryIO) -> list[str]:
     """Read a source to its end that cannot be opened in its middle; what breaks off begins anew."""
-    hashes: list[str] = retrying(Interrupted)(_read_through, origin, file)
+    hashes: list[str] = retrying(Interrupted, attempts=_ATTEMPTS)(_read_through, origin, file)
     found = file.tell()
     if origin.size is not None and found != origin.size:
         raise FetchError(f"{origin.shown}: got {found} of {origin.size} bytes; run the same command again")

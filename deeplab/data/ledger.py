@@ -1,7 +1,9 @@
 """The ledger of a partial file: how much of each of its ranges has arrived, and what it is part of.
 
-It is kept in ``FILE.json`` beside the partial file, always after the bytes it speaks of are on the disk. So whatever
-ends a download, a later one finds nothing there that is not in the file.
+It is kept in ``FILE.json`` beside the partial file, always after the bytes it speaks of were written. A process that is
+killed takes none of them along: the system has them. A machine that goes down loses what is not on its disk yet, so the
+note also says what is, and tells one start of the system from another. Whatever ends a download, a later one counts on
+nothing that is not in the file; and no download waits for the disk.
 """
 
 import json
@@ -13,6 +15,9 @@ from deeplab.data.origin import Origin
 
 # Bytes that arrive between two notes, and that may be here without being noted: they are lost if the process is killed.
 _NOTE_EVERY, _UNNOTED = 16 << 20, 48 << 20
+# Seconds between two moments at which all that has arrived is on the disk.
+_SETTLE_EVERY = 10.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -30,6 +35,7 @@ class Ledger:
         self._note, self._identity = note_of(partial), dict(origin.identity)
         self.size, self.length = origin.size, length
         self._received = _noted(origin, partial, length) or [0] * -(-origin.size // length)
+        self._settled, self._boot = list(self._received), _boot()
         self._changed = threading.Condition()
         self._unnoted, self._first, self._closed = 0, 0, False
 
@@ -50,7 +56,7 @@ class Ledger:
         return [index for index, start, stop in spans if start < stop]
 
     def add(self, index: int, count: int) -> None:
-        """Say that more bytes of a range are in the file; waits while too many are not on the disk yet."""
+        """Say that more bytes of a range are in the file; waits while too many are not noted yet."""
         with self._changed:
             self._received[index] += count
             self._unnoted += count
@@ -74,19 +80,40 @@ class Ledger:
             self._first += 1
         return self.size
 
-    def keep(self, descriptor: int) -> None:
+    def keep(self) -> None:
         """Note again and again what has arrived, until ``close``; for a thread of its own."""
         while not self._closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._unnoted >= _NOTE_EVERY or self._closed)
-            self.write(descriptor)
+            self.write()
 
-    def write(self, descriptor: int) -> None:
-        """Bring what has arrived to the disk, and note it then."""
+    def keep_settling(self, descriptor: int) -> None:
+        """Bring what has arrived to the disk again and again, until ``close``; for a thread of its own."""
+        while not self._closed:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closed, _SETTLE_EVERY):
+                    return
+            self.settle(descriptor)
+
+    def settle(self, descriptor: int) -> None:
+        """Bring what has arrived to the disk; the next note says so."""
         with self._changed:
-            received, count = list(self._received), self._unnoted
+            received = list(self._received)
         _sync(descriptor)
-        content = {"identity": self._identity, "length": self.length, "received": received}
+        with self._changed:
+            self._settled = received
+
+    def write(self) -> None:
+        """Note what has arrived."""
+        with self._changed:
+            received, settled, count = list(self._received), list(self._settled), self._unnoted
+        content = {
+            "identity": self._identity,
+            "length": self.length,
+            "received": received,
+            "settled": settled,
+            "boot": self._boot,
+        }
         temporary = self._note.with_name(f".tmp-{self._note.name.lstrip('.')}")
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
         temporary.replace(self._note)
@@ -99,6 +126,14 @@ class Ledger:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def _boot() -> str | None:
+    """What tells one start of the system from another; None where it does not say."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
 
 
 def note_of(partial: Path) -> Path:
@@ -117,7 +152,8 @@ def _noted(origin: Origin, partial: Path, length: int | None = None) -> list[int
         note = json.loads(note_of(partial).read_text(encoding="utf-8"))
         size = partial.stat().st_size
         same = (note["identity"], note["length"]) == (dict(origin.identity), length or note["length"])
-        received = [int(count) for count in note["received"]]
+        lasting = _boot() is None or note["boot"] != _boot()
+        received = [int(count) for count in note["settled" if lasting else "received"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return received if origin.resumable and same and size == origin.size else None

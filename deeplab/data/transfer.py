@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import os
 import queue
 import threading
@@ -9,7 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
 from deeplab.data.ledger import Ledger
 from deeplab.data.origin import Busy, Interrupted, Origin, Reader
@@ -27,8 +35,16 @@ _backoff = wait_random_exponential(multiplier=0.25, max=10)
 _log = logging.getLogger(__name__)
 
 
-def retrying(error: type[Interrupted], sleep: Callable[[float], Any] = time.sleep) -> Retrying:
-    """Try again after an error: when the server asks for it, else after pauses that grow."""
+def retrying(
+    error: type[Interrupted], sleep: Callable[[float], Any] = time.sleep, attempts: float = math.inf
+) -> Retrying:
+    """Try again after an error: when the server asks for it, else after pauses that grow.
+
+    Args:
+        error: what may pass.
+        sleep: waits so many seconds.
+        attempts: how many tries at most, within ``PATIENCE``.
+    """
 
     def pause(state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
@@ -38,7 +54,7 @@ def retrying(error: type[Interrupted], sleep: Callable[[float], Any] = time.slee
     return Retrying(
         retry=retry_if_exception_type(error),
         wait=pause,
-        stop=stop_before_delay(PATIENCE),
+        stop=stop_before_delay(PATIENCE) | stop_after_attempt(attempts),  # type: ignore[arg-type]
         sleep=lambda seconds: sleep(seconds),
         before_sleep=lambda state: _log.info("%s; trying again", state.outcome and state.outcome.exception()),
         reraise=True,
@@ -75,9 +91,11 @@ class Transfer:
         """
         works = [self._digest, *[self._receive] * min(self._origin.streams, max(1, self._ranges.qsize()))]
         threads = [self._thread(work) for work in works]
-        keeper = self._thread(lambda: self._ledger.keep(self._descriptor))
+        keeper = self._thread(self._ledger.keep)
+        # Nobody waits for it: the disk takes its time.
+        settler = self._thread(lambda: self._ledger.keep_settling(self._descriptor))
         try:
-            for thread in (keeper, *threads):
+            for thread in (keeper, settler, *threads):
                 thread.start()
             self._report(threads)
         finally:

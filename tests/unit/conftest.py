@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -93,9 +94,10 @@ class FileServer:
         if self._cut is not None and request.headers.get("Range") != "bytes=0-0":
             stop, self._cut, self._closed = first + self._cut, None, not self._once
         if self.hold is None:
-            for start in range(first, stop, self.PART):
-                time.sleep(self.pause)
-                request.wfile.write(content[start : min(stop, start + self.PART)])
+            with suppress(ConnectionError):  # a client may have seen enough
+                for start in range(first, stop, self.PART):
+                    time.sleep(self.pause)
+                    request.wfile.write(content[start : min(stop, start + self.PART)])
         else:
             request.wfile.write(content[first : first + self.hold])
             request.connection.recv(1)

@@ -57,6 +57,24 @@ def test_only_the_rest_is_requested_after_an_interruption(server, partial):
     assert partial.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("boot", ["another", None])
+def test_after_a_restart_of_the_system_what_the_disk_had_counts(server, partial, monkeypatch, tmp_path, boot):
+    here = _interrupt(server, partial)
+    origin, note = find_origin(f"{server.address}/x.zip"), partial.with_name("partial.json")
+    content = json.loads(note.read_text())
+    assert content["settled"] == content["received"] == [here], "an orderly end leaves all of it on the disk"
+    note.write_text(json.dumps({**content, "settled": [here // 2]}))
+    assert kept(origin, partial) == here
+    monkeypatch.setattr("deeplab.data.ledger._BOOT_ID", tmp_path / "boot")
+    if boot:
+        (tmp_path / "boot").write_text(boot)
+    assert kept(origin, partial) == here // 2
+    server.mend()
+    assert _download(server, partial) == DIGEST
+    assert server.transfers == [f"bytes={here // 2}-{len(CONTENT) - 1}"]
+    assert partial.read_bytes() == CONTENT
+
+
 def test_progress_counts_on_from_what_is_here(server, partial, capsys):
     here = _interrupt(server, partial)
     capsys.readouterr()
