@@ -145,9 +145,10 @@ class _Sweep:
         else:
             folder = self._at("train").store.root / "sweeps"
             folder.mkdir(parents=True, exist_ok=True)
-            # Not by the training's key: trials that differ in their evaluation share that.
-            name = hashlib.sha256(trial.parameters.model_dump_json().encode()).hexdigest()[:32]
-            trial.child = LocalChild(trial.parameters, folder / f"{name}.log")
+            key = train_call(*self._arguments(trial)).identity().key
+            # Trials that differ in their evaluation alone share the training, and its key.
+            whole = hashlib.sha256(trial.parameters.model_dump_json().encode()).hexdigest()[:8]
+            trial.child = LocalChild(trial.parameters, folder / f"{key}-{whole}.log")
         trial.state = "running"
         self._logger.info("started %s", trial.label)
 

@@ -28,9 +28,9 @@ SWEEP = [
 
 
 def _trained(store: Path) -> list[str]:
-    """Learning rate and seed of every training that was started, from the logs of the trials."""
+    """The key of every training that was started, from the logs of the trials."""
     return [
-        log.stem
+        log.stem.partition("-")[0]
         for log in (store / "sweeps").glob("*.log")
         for _ in re.findall(r"train runs because (?!it is unfinished)", log.read_text())
     ]
