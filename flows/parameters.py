@@ -21,7 +21,7 @@ from deeplab.errors import ConfigError
 from flows import presets
 from flows.form import Form
 from tasks.places import DEFAULT_STORE
-from tasks.sources import is_url
+from tasks.sources import is_url, lies_here
 from tasks.valohai.layout import CODE
 
 _DEFAULT_DATASET = "ade20k"
@@ -226,7 +226,7 @@ class TrainFlowParameters(Form):
     def _check_places(self) -> None:
         """Refuse executions that would need what only this machine can read."""
         self._check_description()
-        if is_url(self.store) and not self.store.startswith("file://"):
+        if not lies_here(self.store):
             return
         own = {"train": ("tf_initial_checkpoint", self.train), "predict": ("images", self.predict)}
         for stage, (flag, section) in own.items():

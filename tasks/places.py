@@ -7,7 +7,7 @@ from pathlib import Path
 from deeplab.data.origin import holds_secrets, without_secrets
 from tasks.errors import StoreError
 from tasks.mirror import Mirror
-from tasks.sources import is_url
+from tasks.sources import lies_here
 from tasks.store import Store
 
 DEFAULT_STORE = "deeplab-store"
@@ -28,7 +28,7 @@ def open_store(place: str, *, make: bool = True) -> tuple[Store, Mirror | None]:
             f"--store={without_secrets(place)}: its address is shown in logs and pages; leave the signature or "
             "password out, and give credentials by --azure_storage or the environment"
         )
-    if not is_url(place) or place.startswith("file://"):
+    if lies_here(place):
         return Store.open(place, make=make), None
     mirror = Mirror(place.rstrip("/"))
     mirror.check()

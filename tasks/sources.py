@@ -149,6 +149,11 @@ def is_url(place: str) -> bool:
     return _URL.match(place) is not None
 
 
+def lies_here(store: str) -> bool:
+    """Whether a store is a folder of this machine: a path, or one written as ``file://``."""
+    return not is_url(store) or store.startswith("file://")
+
+
 def valohai_address(url: str) -> str:
     """An address as Valohai writes it.
 

@@ -66,10 +66,25 @@ def list_shards(folder: Path, split: str) -> list[Path]:
 
 def lone_archive(folder: Path) -> Path | None:
     """The archive that is all a folder holds, hidden files and the manifest of what fetched it aside."""
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "manifest.json"]
-    if len(entries) == 1 and entries[0].is_file() and entries[0].name.endswith(ARCHIVE_SUFFIXES):
-        return entries[0]
-    return None
+    file = lone_file(folder)
+    return file if file is not None and file.name.endswith(ARCHIVE_SUFFIXES) else None
+
+
+def lone_file(folder: Path, besides: Path | None = None) -> Path | None:
+    """The file that is all a folder holds, hidden ones and the manifest of what fetched it aside.
+
+    Args:
+        folder: where to look.
+        besides: a folder that does not count when it lies there.
+    """
+    output = besides.resolve() if besides else None
+    aside = {output, *output.parents} if output else set()
+    entries = [
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and entry.name != "manifest.json" and entry.resolve() not in aside
+    ]
+    return entries[0] if len(entries) == 1 and entries[0].is_file() else None
 
 
 def _matching(place: Path, split: str) -> list[Path]:

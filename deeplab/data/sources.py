@@ -14,6 +14,7 @@ import deflate
 
 from deeplab.config import ConvertConfig
 from deeplab.data.packing import ARCHIVE_SUFFIXES, unpack
+from deeplab.data.shards import lone_file
 from deeplab.errors import DataError
 from deeplab.stage.inputs import files_below
 
@@ -111,19 +112,13 @@ def _lone_archive(place: Path, besides: Path | None) -> Path:
     """The one archive in a folder that holds nothing else (what fetch leaves), or the place itself."""
     if not place.is_dir():
         return place
-    output = besides.resolve() if besides else None
-    aside = {output, *output.parents} if output else set()
-    entries = [
-        entry
-        for entry in place.iterdir()
-        if not entry.name.startswith(".") and entry.name != "manifest.json" and entry.resolve() not in aside
-    ]
-    return entries[0] if len(entries) == 1 and _is_archive(entries[0]) else place
+    file = lone_file(place, besides)
+    return file if file is not None and _is_archive(file) else place
 
 
 def _is_archive(path: Path) -> bool:
     """Whether a file is an archive that can be read, whatever a download has called it."""
-    return path.is_file() and (path.name.lower().endswith((".zip", *ARCHIVE_SUFFIXES)) or zipfile.is_zipfile(path))
+    return path.name.lower().endswith((".zip", *ARCHIVE_SUFFIXES)) or zipfile.is_zipfile(path)
 
 
 @contextmanager
