@@ -3,9 +3,11 @@
 import pytest
 from stored import finish
 
+from tasks.archive import archive_call
+from tasks.result import StageResult
 from tasks.stage import Site
 from tasks.store import Identity, Store
-from tasks.train import copy_training_state, shorter_training
+from tasks.train import _addresses_of_fewer_steps, copy_training_state, shorter_training
 
 
 @pytest.fixture
@@ -89,3 +91,13 @@ def test_copy_cut_short_leaves_no_target(store, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         copy_training_state(source, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_execution_does_not_go_on_from_what_only_this_machine_can_read(store, packed, monkeypatch):
+    monkeypatch.setattr("tasks.train._tell", lambda earlier: pytest.fail(f"told that it goes on from {earlier.place}"))
+    entry = finished(store, training(10))
+    if packed:
+        made = StageResult(entry, entry.manifest(), reused=True)
+        finish(store.entry(archive_call(made).identity()), **{"checkpoints.tar.gz": "packed"})
+    assert _addresses_of_fewer_steps(Site(store), store.entry(training(30))) == []
