@@ -1,9 +1,14 @@
 """A person's consent before a checkpoint is exported: the run waits in Prefect's UI, its worker free meanwhile."""
 
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
 from prefect.flow_runs import pause_flow_run, suspend_flow_run
-from prefect.input import RunInput
+from prefect.input import RunInput, keyset_from_base_key
+from prefect.input.actions import read_flow_run_input
 from prefect.logging import get_run_logger
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
 from deeplab.errors import DeepLabError
@@ -36,23 +41,49 @@ class Approval(RunInput):
 def ask(evaluation: StageResult) -> None:
     """Wait for consent. A run of a deployment ends here and starts again, reusing all it has; another waits in place.
 
+    A retry keeps a yes; after a no, or without an answer, it asks anew.
+
     Args:
         evaluation: what the form shows: mean IoU, the weakest classes, the sheet.
 
     Raises:
-        NotApproved: if the answer is no.
+        NotApproved: if the answer is no, or the run was moved on by somebody who gave none.
     """
-    logger = get_run_logger()
-    logger.info("the export needs consent: Resume, on this run's page, shows the scores and asks")
-    question = Approval.with_initial_data(description=_evidence(evaluation))
-    wait = suspend_flow_run if deployment.id else pause_flow_run
-    # The key is the evaluation's: another checkpoint is another question.
-    answer = wait(wait_for_input=question, timeout=_PATIENCE, key=f"export-{evaluation.key}")
-    assert isinstance(answer, Approval)
+    logger, attempt = get_run_logger(), _ended_attempts()
+    answers = [_answer(evaluation, number) for number in range(attempt + 1)]
+    answer = next((given for given in answers if given is not None and given.export), None)
+    if answer is None:
+        logger.info("the export needs consent: Resume, on this run's page, shows the scores and asks")
+        question = Approval.with_initial_data(description=_evidence(evaluation))
+        wait = suspend_flow_run if deployment.id else pause_flow_run
+        wait(wait_for_input=question, timeout=_PATIENCE, key=_key(evaluation, attempt))
+        # What Prefect returns where nobody answered is the form as it stood there.
+        answer = _answer(evaluation, attempt)
+    if answer is None:
+        raise NotApproved("nobody has answered whether to export; retry the run, it asks again")
     remark = f": {answer.remark}" if answer.remark else ""
     if not answer.export:
         raise NotApproved(f"the export was not approved{remark}")
     logger.info("the export was approved%s", remark)
+
+
+def _key(evaluation: StageResult, attempt: int) -> str:
+    """Another checkpoint is another question, and so is another attempt of the run."""
+    return f"export-{evaluation.key}-{attempt}"
+
+
+def _ended_attempts() -> int:
+    """How often this run has ended before; waiting for an answer is no end."""
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(UUID(str(flow_run.id)))
+    return sum(state.is_final() for state in states)
+
+
+def _answer(evaluation: StageResult, attempt: int) -> Approval | None:
+    """What a person has answered to the question of an attempt, if anything."""
+    name = "suspended" if deployment.id else "paused"
+    given: Any = read_flow_run_input(keyset_from_base_key(f"{name}-{_key(evaluation, attempt)}")["response"])
+    return None if given is None else Approval(**given)
 
 
 def _evidence(evaluation: StageResult) -> str:

@@ -104,6 +104,12 @@ class Runs:
         answer = self._ask("POST", f"/flow_runs/{identifier}/set_state", json={"state": CANCEL})
         return str(answer["status"]) == "ACCEPT"
 
+    def again(self, identifier: str, *, force: bool) -> None:
+        """Do what Retry does; the UI and ``prefect flow-run retry`` force it, past Prefect's rules."""
+        body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": force}
+        answer = self._ask("POST", f"/flow_runs/{identifier}/set_state", json=body)
+        assert answer["status"] == "ACCEPT", answer
+
     def states(self, identifier: str) -> list[str]:
         """The names of all states that a run was in, from the first on."""
         rows = self._ask("GET", "/flow_run_states/", params={"flow_run_id": identifier})

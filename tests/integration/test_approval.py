@@ -1,6 +1,7 @@
 """A person's consent before the export: the run waits without a process, and goes on or ends as the answer says."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,11 @@ def _answer(served: Served, run: str, answer: Mapping[str, Any]) -> None:
     assert sent["status"] == "ACCEPT", sent
 
 
+def _asks_again(served: Served, run: str, force: bool) -> None:
+    served.again(run, force=force)
+    wait_for(lambda: served.run(run)["state"]["name"] == "Suspended", 120)
+
+
 def _processes_of_runs(served: Served) -> list[str]:
     commands = [command_of(pid) for pid in descendants(served.process.pid)]
     return [command for command in commands if "prefect.engine" in command or "-m deeplab" in command]
@@ -91,10 +97,37 @@ def test_a_refusal_ends_the_run_with_its_remark(served: Served, store: Path) -> 
     assert set(store.glob("export/*/*")) == before
 
 
-def test_a_run_that_waits_can_be_cancelled(served: Served, store: Path) -> None:
-    run = _asks(served, store, seed=3)
+@pytest.mark.parametrize("force", [True, False])
+def test_a_retry_asks_again_until_there_is_a_yes(served: Served, store: Path, force: bool) -> None:
+    before = set(store.glob("export/*"))
+    run = _asks(served, store, seed=10 + force)
     assert not served.cancel(run), "the server itself ends what has no process"
     assert served.run(run)["state"]["type"] == "CANCELLED"
+
+    _asks_again(served, run, force)
+    _answer(served, run, {"export": False})
+    assert served.ended(run)["type"] == "FAILED"
+
+    _asks_again(served, run, force)
+    assert set(store.glob("export/*")) == before
+    _answer(served, run, {"export": True})
+    assert served.ended(run, 300)["type"] == "COMPLETED"
+    (entry,) = (path for path in set(store.glob("export/*/")) - before)
+    shutil.rmtree(entry)
+
+    served.again(run, force=force)
+    wait_for((entry / "frozen_inference_graph.pb.manifest.json").exists, 120)
+    assert served.ended(run, 300)["type"] == "COMPLETED"
+    assert served.states(run).count("Suspended") == 3
+
+
+def test_a_run_that_is_moved_on_without_an_answer_exports_nothing(served: Served, store: Path) -> None:
+    before = set(store.glob("export/*"))
+    run = _asks(served, store, seed=3)
+    served.again(run, force=True)
+    state = served.ended(run)
+    assert state["type"] == "FAILED" and "nobody has answered whether to export; retry" in state["message"]
+    assert set(store.glob("export/*")) == before
 
 
 def test_a_run_at_a_terminal_waits_in_place(served: Served, store: Path, tmp_path: Path) -> None:
