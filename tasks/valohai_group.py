@@ -1,6 +1,7 @@
 """A pipeline or a sweep on Valohai as part of a Prefect run: handed over, shown, followed, and stopped with the run."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,21 @@ def run_group(client: Client, request: GroupRequest[Group], *, repeat: bool = Fa
     Raises:
         ValohaiError: with the reason for which it did not end well.
     """
-    submission = submit_once(client, request.key, request, ignore=_complete(client, request) if repeat else ())
+    ignore = [job.id for job in _of_key(client, request) if job.status == "complete"] if repeat else ()
+    try:
+        submission = submit_once(client, request.key, request, ignore=ignore)
+    except (KeyboardInterrupt, TerminationSignal) as interruption:
+        wanted = stop_is_wanted(interruption)
+        with suppress(ValohaiError), client.patient(_STOP_TIMEOUT):
+            for job in _of_key(client, request):
+                if not job.final:
+                    _leave(client, job, get_run_logger(), wanted=wanted)
+        raise
     return _follow(client, submission.job, submission.found)
 
 
-def _complete(client: Client, request: GroupRequest[Group]) -> list[str]:
-    tag = key_tag(request.key)
-    return [job.id for job in client.jobs(request.kind) if tag in job.tags and job.status == "complete"]
+def _of_key(client: Client, request: GroupRequest[Group]) -> list[Group]:
+    return [job for job in client.jobs(request.kind) if key_tag(request.key) in job.tags]
 
 
 def _follow(client: Client, group: Group, found: bool) -> Group:

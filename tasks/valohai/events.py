@@ -162,7 +162,7 @@ class LogFile:
         self._state, self._execution_id = path.with_name(f"{path.name}.cursor"), execution_id
         self.cursor = Cursor()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file: TextIO = path.open("a", encoding="utf-8", newline="\n")
+        self.file: TextIO = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
         self._resume()
 
     def _resume(self) -> None:

@@ -1,6 +1,7 @@
 """A stage as a Valohai execution: submitted once for its key, followed, stopped or left alone; its output adopted."""
 
 import re
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from tasks.store import Entry
 from tasks.valohai.client import Client
 from tasks.valohai.copy import ExecutionCopy, OtherCode, adopt, known_copy
 from tasks.valohai.environments import find_environment
-from tasks.valohai.errors import ExecutionFailed
+from tasks.valohai.errors import ExecutionFailed, ValohaiError
 from tasks.valohai.events import LogFile
 from tasks.valohai.execution import find, key_tag, stop, submit_once
 from tasks.valohai.following import Receivers, follow
@@ -29,6 +30,8 @@ _SEALED = re.compile(r"checkpoint-(\d+)\.tar")
 _ATTEMPTS = 10
 # Seconds to wait for the end of an execution that was told to stop: Prefect's worker allows a cancelled run 15.
 _STOP_WAIT = 10.0
+# Of these, seconds before each look for what was being submitted, and for the service's answers.
+_LOOKS, _LOOK_PATIENCE = (0.0, 1.0, 2.0), 3.0
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,15 @@ class Runner:
         """
         key, gone = entry.identity.key, set[str]()
         while True:
-            execution, found = self._submit(call, key, gone, environment, earlier)
-            listeners.submitted(execution, found)
-            complete = self._follow(execution, entry, listeners)
+            execution = None
+            try:
+                execution, found = self._submit(call, key, gone, environment, earlier)
+                listeners.submitted(execution, found)
+                complete = self._follow(execution, entry, listeners)
+            except BaseException as error:
+                if listeners.ends(error):
+                    self._stop(call, key, execution, listeners)
+                raise
             problem = f"outputs of {complete.label} are gone"
             try:
                 copy = adopt(self.client, entry, complete)
@@ -164,18 +173,28 @@ class Runner:
                 saved=log.save,
                 notice=listeners.notice,
             )
-            try:
-                return follow(self.client, execution, receivers, cursor=log.cursor, limits=self._options.limits)
-            except BaseException as error:
-                if listeners.ends(error):
-                    self._stop(execution, listeners)
-                raise
+            return follow(self.client, execution, receivers, cursor=log.cursor, limits=self._options.limits)
 
-    def _stop(self, execution: Execution, listeners: Listeners) -> None:
-        listeners.notice(f"stopping {execution.label}")
-        last = stop(self.client, execution, timeout=_STOP_WAIT)
-        state = last.status if last.final else "told to stop, and not at its end yet"
-        listeners.notice(f"{execution.label} is {state}")
+    def _stop(self, call: StageCall, key: str, execution: Execution | None, listeners: Listeners) -> None:
+        """Stop an execution, or what was being submitted when nobody had an answer yet."""
+        try:
+            for running in [execution] if execution else self._just_submitted(call, key):
+                listeners.notice(f"stopping {running.label}")
+                last = stop(self.client, running, timeout=_STOP_WAIT)
+                state = last.status if last.final else "told to stop, and not at its end yet"
+                listeners.notice(f"{running.label} is {state}")
+        except ValohaiError as error:
+            name = execution.label if execution else f"an execution of {call.stage}"
+            listeners.notice(f"{name} may still run: {error}")
+
+    def _just_submitted(self, call: StageCall, key: str) -> list[Execution]:
+        with self.client.patient(_LOOK_PATIENCE):
+            for seconds in _LOOKS:  # a slow server may still be at it
+                time.sleep(seconds)
+                found = find(self.client, key, step=LAYOUTS[call.stage].step)
+                if running := [row for row in found if not row.final]:
+                    return running
+        return []
 
 
 def step_parameters(call: StageCall, step: Step) -> dict[str, Any]:

@@ -300,3 +300,11 @@ def test_the_pace(monkeypatch):
             pace.requests += pace.allows_events()
         assert pace.requests / clock < 1
         assert longest <= 10
+
+
+def test_a_line_that_is_no_utf8_is_in_the_log_all_the_same(client, service, tmp_path):
+    execution, _ = start(client, service, printing(service, "half a sign: \ud83d", status="complete"))
+    with LogFile(tmp_path / "log", execution.id) as log:
+        receivers = Receivers(event=lambda event: log.write(event.message), saved=log.save)
+        follow(client, execution, receivers, cursor=log.cursor)
+    assert (tmp_path / "log").read_text() == "half a sign: \\ud83d\n"

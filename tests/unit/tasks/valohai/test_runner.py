@@ -1,4 +1,4 @@
-"""An execution of other code under a stage's key: it is not taken for the stage's, and does not block the key."""
+"""A stage as an execution: one of other code does not block its key, and whenever a person stops it, it stops."""
 
 import json
 
@@ -73,11 +73,14 @@ def execute(service, entry, results, *, code_version):
     service.create = completed
 
 
-def listeners(notices):
-    return Listeners(lambda file: lambda stream, text: None, lambda *_: None, notices.append, lambda error: False)
+def listeners(notices, submitted=lambda *_: None):
+    def wanted(error):
+        return isinstance(error, KeyboardInterrupt)
+
+    return Listeners(lambda file: lambda stream, text: None, submitted, notices.append, wanted)
 
 
-def test_the_stage_runs_again(client, service, call, entry, results):
+def test_a_stage_runs_again_after_other_code(client, service, call, entry, results):
     step = LAYOUTS["evaluate"].step
     other = service.add("complete", [key_tag(entry.identity.key)], step=step)
     version = entry.identity.code_version
@@ -96,3 +99,43 @@ def test_new_execution_of_other_code_is_an_error(client, service, call, entry, r
     with pytest.raises(OtherCode, match=r"is of another version of the stage.*leave --valohai.commit empty"):
         Runner(client, Options(commit=COMMIT)).run(call, entry, listeners([]))
     assert len(service.executions) == 1
+
+
+def stop_at(*_):
+    raise KeyboardInterrupt
+
+
+def test_stop_while_the_answer_to_a_submission_is_awaited(client, service, call, entry, monkeypatch):
+    create = client.create
+
+    def interrupted(*arguments):
+        create(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "create", interrupted)
+    notices: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        Runner(client, Options(commit=COMMIT)).run(call, entry, listeners(notices))
+    assert [row["status"] for row in service.executions] == ["stopped"]
+    assert "is stopped" in notices[-1]
+
+
+def test_stop_before_an_execution_is_followed(client, service, call, entry):
+    with pytest.raises(KeyboardInterrupt):
+        Runner(client, Options(commit=COMMIT)).run(call, entry, listeners([], submitted=stop_at))
+    assert [row["status"] for row in service.executions] == ["stopped"]
+
+
+def test_service_that_takes_no_stop_is_told_and_the_reason_kept(client, service, call, entry):
+    service.faults = [("POST", "/stop/$", 403)]
+    notices: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        Runner(client, Options(commit=COMMIT)).run(call, entry, listeners(notices, submitted=stop_at))
+    assert "may still run" in notices[-1]
+
+
+def test_a_deleted_execution_has_no_sibling_and_breaks_nothing(client, service, call, entry, results):
+    execute(service, entry, results, code_version=entry.identity.code_version)
+    copy = Runner(client, Options(commit=COMMIT)).run(call, entry, listeners([]))
+    service.executions.clear()
+    assert copy.sibling(entry) is None
