@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+import httpx
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
 from prefect.states import Cancelling
 
 from deeplab.errors import DeepLabError
@@ -126,15 +128,23 @@ class DeploymentChild:
         self._id: UUID = run.id
 
     def ended(self) -> str | None:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(self._id).state
+        try:
+            with get_client(sync_client=True) as client:
+                state = client.read_flow_run(self._id).state
+        except httpx.TransportError:
+            return None  # a server that is started anew; the run goes on meanwhile
         if state is None or not state.is_final():
             return None
         return "" if state.is_completed() else f"{state.name}: {state.message or 'see its run in Prefect'}"
 
     def stop(self, *, wanted: bool) -> None:
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(self._id, Cancelling())
+        if not wanted:
+            return  # it has a worker of its own; a later sweep waits for what it makes
+        try:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(self._id, Cancelling())
+        except httpx.HTTPError as error:
+            get_run_logger().error("run %s may still run, cancel it in the UI: %s", self._id, error)
 
     def wait_for_stop(self) -> None:
         """Its worker does that."""

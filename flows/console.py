@@ -15,13 +15,14 @@ from types import FrameType
 from typing import NoReturn
 
 import httpx
-from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.settings import PREFECT_API_URL
 
 from deeplab.errors import ConfigError, DeepLabError
 from deeplab.stage.stop import STDIN_VARIABLE
+from flows.cancelling import confirm_cancel
 
 
 class ApiError(DeepLabError):
@@ -63,7 +64,7 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
         hint: what a person is told who has stopped it.
 
     Returns:
-        0 done, 1 failed, 2 a bad command line, 130 Ctrl-C, 143 told to stop.
+        0 done, 1 failed, 2 a bad command line, 130 Ctrl-C or cancelled, 143 told to stop.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -80,7 +81,7 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
         print(f"error: the Prefect API cannot be reached ({error or type(error).__name__})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped; {hint}", file=sys.stderr)
+        print(f"{'cancelled' if confirm_cancel() else 'stopped'}; {hint}", file=sys.stderr)
         return 130
     except TerminationSignal:
         print(f"told to stop; {hint}", file=sys.stderr)
@@ -131,18 +132,22 @@ def start_api() -> None:
         raise ApiError(f"the Prefect API {url} does not answer ({problem}); start it, or unset PREFECT_API_URL")
 
 
-def require_server(flag: str) -> None:
-    """Refuse what needs Prefect's UI where there is none.
+def require_server(why: str) -> str:
+    """The API of a server that is there before and after this process; the embedded API is none.
+
+    Args:
+        why: what needs one.
 
     Raises:
-        ConfigError: if the API is the embedded one.
+        ConfigError: if none is configured.
     """
-    with get_client(sync_client=True) as client:
-        if client.server_type == ServerType.EPHEMERAL:
-            raise ConfigError(
-                f"{flag} asks in Prefect's UI, and no server is configured: start one (prefect server start) and set "
-                "PREFECT_API_URL"
-            )
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ConfigError(
+            f"{why}, and no server is configured: start one (make serve, or prefect server start), and set "
+            "PREFECT_API_URL"
+        )
+    return str(url)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from prefect.logging import get_run_logger
 from deeplab.errors import DeepLabError
 from flows import console
 from flows.attempts import end_earlier_attempts
+from flows.cancelling import heed_cancel
 from flows.children import Child, DeploymentChild, LocalChild
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
@@ -86,6 +87,7 @@ def sweep_flow(parameters: SweepParameters) -> list[Trial]:
         parameters: What they share, and what varies.
     """
     end_earlier_attempts()
+    heed_cancel()
     points = parameters.points
     trials = [Trial(*made) for made in zip(labels(points), points, parameters.trials, strict=True)]
     with Sites.of(parameters.base) as at:
@@ -204,7 +206,8 @@ class _Sweep:
         if step is None or trial.state == "waiting":
             return None
         entry = self._at("train").store.entry(train_call(*self._arguments(trial)).identity(), None)
-        points = read_points(entry.folder / "metrics.jsonl")
+        # Of an execution that trains, the log alone comes here.
+        points = read_points(entry.folder / "metrics.jsonl") or read_points(entry.log)
         if not points or points[-1][0] < step:
             return None
         before = [loss for at, loss in points if at <= step][-_POINTS:]

@@ -25,7 +25,7 @@ _FIXED = ("store", "backend", "approve")
 _RANGE = re.compile(r"(.+)\.\.(.+)")
 # From this ratio of its ends on, a range is drawn from by orders of magnitude.
 _WIDE = 10.0
-_SHOWN = 5
+_DRAWS = 50
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class SweepParameters(Form):
         description="Field of the training flow (train.base_learning_rate) and its values: 0.01,0.05 or, with samples, "
         "LOW..HIGH. Values that are lists themselves are parted by ;"
     )
-    samples: int | None = Field(None, ge=1, description="Draw so many combinations. Empty: all of them.")
+    samples: int | None = Field(
+        None, ge=1, description="Draw so many different combinations, as far as there are. Empty: all of them."
+    )
     seed: int = Field(0, description="Of the draw.")
     concurrency: int = Field(1, ge=1, le=64, description="Trainings at the same time.")
     deployment: str | None = Field(
@@ -66,7 +68,7 @@ class SweepParameters(Form):
         None,
         ge=1,
         description="End a training at this step if its loss is worse than give_up_ratio times the best one's there. "
-        "Empty: never.",
+        "Empty: never. Losses are read from the store: trials on other machines need one that lies on a shared disk.",
     )
     give_up_ratio: float = Field(2.0, gt=1, description="See give_up_after.")
 
@@ -102,13 +104,17 @@ class SweepParameters(Form):
         assert self.samples is not None
         if not ranged:
             return chance.sample(grid, min(self.samples, len(grid)))
-        return [
-            {
+        drawn: dict[str, dict[str, Any]] = {}
+        # Where there are fewer combinations than asked for, these many draws find nearly all of them.
+        for _ in range(_DRAWS * self.samples):
+            point = {
                 name: values.draw(chance) if isinstance(values, Range) else chance.choice(values)
                 for name, values in choices.items()
             }
-            for _ in range(self.samples)
-        ]
+            drawn.setdefault(_sentence(point), point)
+            if len(drawn) == self.samples:
+                break
+        return list(drawn.values())
 
     @cached_property
     def trials(self) -> list[TrainFlowParameters]:

@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows import approval, console
 from flows.attempts import end_earlier_attempts
+from flows.cancelling import heed_cancel
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -49,6 +50,7 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
         parameters: One section a stage. What is left empty comes from the preset, then from the original's defaults.
     """
     end_earlier_attempts()
+    heed_cancel()
     with Sites.of(parameters) as at:
         outcome = _run(parameters, at)
         publish_model(parameters.title, outcome.graph, outcome.evaluation)
@@ -133,9 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         words = sys.argv[1:] if arguments is None else arguments
         parameters = parse(TrainFlowParameters, "python -m flows.train", words)
-        console.start_api()
         if parameters.approve:
-            console.require_server("--approve")
+            console.require_server("--approve asks in Prefect's UI")
+        console.start_api()
         print(summary(train_flow(parameters)))
 
     return console.run(body)

@@ -7,6 +7,7 @@ from prefect import flow
 
 from flows import console
 from flows.attempts import end_earlier_attempts
+from flows.cancelling import heed_cancel
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -25,6 +26,7 @@ def trial_flow(parameters: TrainFlowParameters) -> Trained:
         parameters: As of the training flow; what follows the evaluation is not asked for.
     """
     end_earlier_attempts()
+    heed_cancel()
     with Sites.of(parameters) as at:
         return fit(parameters, at, prepare(parameters, at).shards)
 

@@ -19,10 +19,10 @@ Points = list[tuple[float, float]]
 
 
 def read_points(path: Path) -> Points:
-    """(step, loss) of every line of a ``metrics.jsonl`` that has both; lines cut short are left out."""
+    """(step, loss) of every line of a ``metrics.jsonl`` or a log that has both; lines cut short are left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [point for line in lines if (point := loss_point(_values(line))) is not None]
 
 

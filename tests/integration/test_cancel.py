@@ -101,6 +101,18 @@ def test_cancel_ends_an_execution(served: Served, material: Material, lab: Lab, 
         assert any(name.endswith(".tar") for name in lab.outputs(row)), "what it trained stays"
 
 
+def test_cancel_reaches_a_run_at_a_terminal(served: Served, material: Material, store: Path, tmp_path: Path) -> None:
+    flow = _at_a_terminal(served, material.parameters("train", str(store)), tmp_path)
+    begun = wait_for(lambda: here("train", store), 600)
+    run = served.of_flow("train")[0]["id"]
+    assert served.cancel(run)
+    assert left_of(begun.processes, PATIENCE) == []
+    assert flow.wait(PATIENCE) == 130
+    assert "cancelled; the same command goes on from here" in (tmp_path / "flow.txt").read_text()
+    assert served.run(run)["state"]["type"] == "CANCELLED"
+    assert any(store.glob("train/*/model.ckpt-*.index")), "what it trained stays"
+
+
 @pytest.mark.parametrize("stage", LOCAL)
 def test_ctrl_c_ends_a_stage(served: Served, material: Material, store: Path, tmp_path: Path, stage: str) -> None:
     for _ in range(ATTEMPTS):

@@ -45,9 +45,11 @@ def test_a_draw_repeats_itself_and_stays_in_its_range():
     assert {point["train.weight_decay"] for point in points} == {1e-5, 1e-4}
 
 
-def test_whole_ends_give_whole_numbers_and_a_draw_from_a_grid_has_no_doubles():
+def test_whole_ends_give_whole_numbers_and_no_draw_has_doubles():
     points = sweep(vary={"train.train_batch_size": "2..8"}, samples=20).points
     assert all(isinstance(point["train.train_batch_size"], int) for point in points)
+    assert sorted(point["train.train_batch_size"] for point in points) == [2, 3, 4, 5, 6, 7, 8]
+    assert len(sweep(vary={"train.train_batch_size": "2..8"}, samples=5).points) == 5
     seeds = [point["train.seed"] for point in sweep(vary={"train.seed": "1,2,3,4"}, samples=3).points]
     assert len(set(seeds)) == 3
 
