@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import httpx
+from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.logging import get_run_logger
@@ -30,7 +31,15 @@ _NONE_FREE = (httpx.codes.LOCKED, httpx.codes.UNPROCESSABLE_ENTITY)
 
 @contextmanager
 def one_training() -> Iterator[None]:
-    """Hold a place of this machine's limit, once there is one; where there is no such limit, nothing is waited for."""
+    """Hold a place of this machine's limit, once there is one; where there is no such limit, nothing is waited for.
+
+    Nor is with the embedded API: it forgets its leases when it ends, and a killed run would hold its place for ever.
+    """
+    with get_client(sync_client=True) as client:
+        embedded = client.server_type == ServerType.EPHEMERAL
+    if embedded:
+        yield
+        return
     place = _Place(os.environ.get(VARIABLE) or LIMIT)
     if not place.take():
         get_run_logger().info(

@@ -3,18 +3,21 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from deeplab.config import ModelDescription
 from deeplab.config.description import FILE_NAME
 from deeplab.data.azure import account_name, parse
 from deeplab.data.fetch import find_origin
 from deeplab.data.origin import without_secrets
-from deeplab.errors import DataError, FetchError
+from deeplab.errors import ConfigError, DataError, FetchError
 from deeplab.stage.inputs import input_digest
-from deeplab.stage.manifest import combined_digest, remembered_sha256
+from deeplab.stage.manifest import Manifest, combined_digest, manifest_path, remembered_sha256
+from tasks.call import OUTPUTS
 from tasks.errors import StoreError
 from tasks.mirror import Mirror
 from tasks.result import StageResult, shown
@@ -42,6 +45,20 @@ class UserFiles:
     digest: str
     mirror: Mirror | None
     flag: str
+    _marks: Sequence[tuple[int, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_marks", [_mark(file) for file in self.files])
+
+    def check(self) -> None:
+        """See that the files are still those that the digest was made of: a run may have waited for hours since.
+
+        Raises:
+            DataError: naming the first one that is not.
+        """
+        for file, mark in zip(self.files, self._marks, strict=True):
+            if _mark(file) != mark:
+                raise DataError(f"--{self.flag}: {shown(file)} has changed since this run looked at it; run it again")
 
     def here(self) -> Path:
         """The place itself."""
@@ -62,6 +79,15 @@ class UserFiles:
                 "files in one folder; give them different names, or let the stage run here"
             )
         return [self.mirror.upload(path, self.digest) for path in self.files]
+
+
+def _mark(file: Path) -> tuple[int, ...]:
+    """What is another where a file's content is; empty: it is not there."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return ()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -181,8 +207,16 @@ def address(url: str, azure_endpoint: str | None = None) -> Address:
 
     Raises:
         FetchError: if there is nothing.
+        ConfigError: for the alias of a datum: what it stands for may change, and nothing here would notice.
     """
     if url.startswith(_DATUM):
+        try:
+            UUID(url.removeprefix(_DATUM))
+        except ValueError:
+            raise ConfigError(
+                f"{url}: an alias, whose content may change; name the file itself, datum://ID, as its page on Valohai "
+                "shows it"
+            ) from None
         return Address(url, combined_digest({"datum": url}))  # the content of a datum never changes
     return Address(url, combined_digest(find_origin(url, azure_endpoint).identity))
 
@@ -219,12 +253,15 @@ def files(place: str, mirror: Mirror | None, flag: str) -> UserFiles | Address:
 def network(place: str, mirror: Mirror | None, flag: str) -> tuple[UserFiles | Address, ModelDescription | None]:
     """A frozen graph or a checkpoint, and what its ``model.json`` tells, if there is one that can be read here.
 
+    The folder of a store's exports, ``STORE/export``, stands for the graph that was exported last.
+
     Raises:
         DataError: if there is nothing.
     """
     if is_url(place):
         return address(place), None
-    path = Path(place)
+    path = _last_export(Path(place))
+    place = str(path)
     beside = path.with_name(f"{path.name}.{FILE_NAME}")
     if path.is_file() and beside.is_file():
         digest = combined_digest({"": remembered_sha256(path), ".model.json": remembered_sha256(beside)})
@@ -232,6 +269,17 @@ def network(place: str, mirror: Mirror | None, flag: str) -> tuple[UserFiles | A
     inside = (path if path.is_dir() else path.parent) / FILE_NAME
     described = inside.is_file() and not path.is_file()
     return checkpoint(place, mirror, flag), ModelDescription.read(inside) if described else None
+
+
+def _last_export(path: Path) -> Path:
+    """The newest whole graph of a store's folder of exports; any other path as it is."""
+    graphs = list[tuple[float, Path]]()
+    for graph in path.glob(f"*/{OUTPUTS['export'][1]}"):
+        manifest = manifest_path(graph)
+        with suppress(DataError):  # one that is unfinished or damaged does not count
+            if Manifest.read(manifest).damage(graph.parent) is None:
+                graphs.append((manifest.stat().st_mtime, graph))
+    return max(graphs)[1] if graphs else path
 
 
 def _parts(prefix: Path) -> list[Path]:

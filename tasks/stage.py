@@ -19,7 +19,7 @@ from tasks.gpu import one_training
 from tasks.mirror import Mirror, MirrorCopy
 from tasks.result import Copy, StageResult, shown
 from tasks.runner import local
-from tasks.sources import Address, Fetched
+from tasks.sources import Address, Fetched, UserFiles
 from tasks.stage_output import Logger, StageOutput, Watcher
 from tasks.store import NOT_MADE, Entry, Identity, Store
 
@@ -176,6 +176,9 @@ def _run_here(
     command = _with_files(site, call).command(entry.output)
     turn = one_training() if call.stage == "train" else nullcontext()
     with turn, entry.log.open("a", encoding="utf-8") as log:
+        for source in call.inputs.values():
+            if isinstance(source, UserFiles):
+                source.check()
         output = StageOutput(log, get_run_logger(), watchers)
         status = local.run(command, output.receive)
     if status != 0:

@@ -183,6 +183,10 @@ def _gc(words: Sequence[str]) -> int:
     if config.mirror and not is_url(config.store):
         raise ConfigError(f"--mirror: the store {config.store} has no remote place; leave it out")
     rules = Rules(config.older_than, config.unused_for, config.keep_last, config.stage, config.mirror)
+    needed = inventory.ancestors(item for item in inventory.items if item.running)
+    for item in named:
+        if item in needed:
+            raise EntryInUse(f"{_title(inventory, item)} stays: what somebody works on now is made of it")
     removals = [_named(inventory, item) for item in named] or choose(inventory, rules, time.time())
     if config.yes:
         return _remove_all(inventory, removals, config.mirror, strict=bool(named))

@@ -1,5 +1,8 @@
 """The limit of trainings at once: a training waits for its place, what needs none does not, and it is given back."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -9,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
 from deeplab.config import validate
+from deeplab.errors import DataError
 from deployments.gpu_limit import register_gpu_limit
 from flows.parameters import TrainFlowParameters
 from flows.train import train_flow
@@ -28,8 +32,9 @@ def client(api, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, calls):
-    def start():
-        return train_flow(validate(TrainFlowParameters, {"preset": "demo", "store": str(tmp_path / "store")}))
+    def start(**sections):
+        given = {"preset": "demo", "store": str(tmp_path / "store"), **sections}
+        return train_flow(validate(TrainFlowParameters, given))
 
     return start
 
@@ -78,6 +83,24 @@ def test_a_training_waits_for_its_turn_and_gives_it_back(client, run, calls, cap
     assert _taken(client) == 0
 
 
+def test_a_checkpoint_that_changes_while_its_training_waits_is_not_taken_for_the_old_one(client, run, tmp_path, caplog):
+    checkpoint, other = tmp_path / "init.ckpt.index", _take(client)
+    checkpoint.write_text("old")
+
+    def act():
+        checkpoint.write_text("newer")
+        client.release_concurrency_slots_with_lease(other)
+
+    wanted = {"tf_initial_checkpoint": str(tmp_path / "init.ckpt")}
+    with (
+        _once_it_waits(caplog, act),
+        pytest.raises(DataError, match=r"init.ckpt.index has changed since .* run it again"),
+    ):
+        run(train=wanted)
+    run(train=wanted)
+    assert _taken(client) == 0
+
+
 def test_what_is_reused_needs_no_place(client, run, calls):
     run()
     calls()
@@ -111,3 +134,27 @@ def test_a_person_changes_the_limit_and_it_stays(client, run, caplog):
         run()
     assert register_gpu_limit(client) == "as it was"
     assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 2
+
+
+def test_the_embedded_api_keeps_nobody_waiting(tmp_path):
+    """Its leases end with it: a place that a killed run held would never be free again."""
+    script = """
+from prefect.client.orchestration import get_client
+from deeplab.errors import DataError
+from deployments.gpu_limit import register_gpu_limit
+from flows import console
+from tasks.gpu import LIMIT, one_training
+
+console.start_api()
+with get_client(sync_client=True) as client:
+    register_gpu_limit(client)
+    client.increment_concurrency_slots([LIMIT], 1, "concurrency")
+    with one_training():
+        print(client.read_global_concurrency_limit_by_name(LIMIT).active_slots)
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {**kept, "PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

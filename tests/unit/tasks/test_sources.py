@@ -1,10 +1,14 @@
 """What a person names: files here, and addresses."""
 
+import os
+
 import pytest
+from stored import made
 
 from deeplab.errors import DataError
 from tasks.errors import StoreError
-from tasks.sources import UserFiles, check_photos, photos, valohai_address
+from tasks.sources import UserFiles, check_photos, network, photos, valohai_address
+from tasks.store import Store
 
 
 def test_photos_of_one_name_in_two_folders_are_two_photos(tmp_path):
@@ -55,3 +59,21 @@ def test_addresses_are_given_as_valohai_writes_them(monkeypatch, address, expect
 def test_what_valohai_cannot_open_is_refused():
     with pytest.raises(StoreError, match=r"hf://a/b: Valohai opens azure://, .*give such a one, or let the"):
         valohai_address("hf://a/b?token=hidden")
+
+
+def test_a_folder_of_exports_is_the_last_whole_one(tmp_path):
+    store = Store.open(str(tmp_path))
+    entries = [made(store, "export", number=number) for number in range(4)]
+    for age, entry in zip((30, 20, 10, 0), entries, strict=True):
+        os.utime(entry.manifest_file, (1_000_000 - age,) * 2)
+    entries[2].output.write_text("damaged")
+    entries[3].manifest_file.write_text("{")
+    model, _ = network(str(tmp_path / "export"), None, "model")
+    assert model.place == str(entries[1].output)
+
+
+def test_a_folder_that_holds_no_exports_is_left_as_it_is(tmp_path):
+    (tmp_path / "model.ckpt-1.index").touch()
+    (tmp_path / "export").mkdir()
+    for place in (tmp_path, tmp_path / "export"):
+        assert network(str(place), None, "model")[0].place == str(place)

@@ -158,6 +158,14 @@ def test_gc_of_a_key_fails_when_a_flow_holds_it(store, run):
     assert entry.manifest() is not None
 
 
+def test_gc_of_a_key_leaves_what_a_flow_reads(store, run):
+    entries = chain(store)
+    with entries["train"].held(lambda: None):
+        status, lines, error = run("gc", entries["convert"].identity.key, "--yes")
+    assert (status, lines) == (1, []) and "stays: what somebody works on now is made of it" in error
+    assert entries["convert"].manifest() is not None
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
