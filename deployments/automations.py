@@ -1,6 +1,5 @@
 """What the server does by itself: marks dead runs as crashed, and starts batch inference with a new network."""
 
-import copy
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,9 +12,9 @@ from prefect.exceptions import ObjectNotFound
 
 from tasks.publication import PUBLISHED, RESOURCE
 
-# Deployment that a new network starts, and the parameter that receives the graph's path.
+# Deployment that a new network starts, and the parameter of its flow that receives the graph's path.
 BATCH_INFERENCE = "batch-inference/batch-inference"
-_GRAPH = "model"
+_MODEL = "model"
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 # After these a run has no process, or says itself that it ends: it owes no heartbeat.
@@ -62,22 +61,15 @@ def new_network(deployment: DeploymentResponse) -> AutomationCore:
         threshold=1,
         within=timedelta(0),
     )
-    action = RunDeployment(source="selected", deployment_id=deployment.id, parameters=_with_graph(deployment))
+    # All its other parameters are those that the deployment has at that time.
+    parameters = {_MODEL: "{{ event.payload.graph }}"}
+    action = RunDeployment(source="selected", deployment_id=deployment.id, parameters=parameters)
     return AutomationCore(
         name="DeepLab: a new network is applied",
         description=f"Runs {BATCH_INFERENCE} with the graph that a training has published",
         trigger=trigger,
         actions=[action],
     )
-
-
-def _with_graph(deployment: DeploymentResponse) -> dict[str, Any]:
-    """The deployment's own parameters with the graph: what an automation gives replaces a whole section."""
-    parameters = copy.deepcopy(deployment.parameters)
-    schema: dict[str, Any] = deployment.parameter_openapi_schema or {}
-    section = parameters if _GRAPH in schema.get("properties", {}) else parameters.setdefault("parameters", {})
-    section[_GRAPH] = "{{ event.payload.graph }}"
-    return parameters
 
 
 def register_automations(client: SyncPrefectClient) -> Iterator[tuple[str, str]]:

@@ -31,9 +31,14 @@ class Schedule(_Strict):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_rule(self) -> "Schedule":
+    def _one_good_rule(self) -> "Schedule":
         if sum(rule is not None for rule in (self.cron, self.interval, self.rrule)) != 1:
             raise ValueError(f"schedule {self.slug}: give one of cron, interval and rrule")
+        try:
+            self.create(None)
+        except ValidationError as error:
+            message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            raise ValueError(f"schedule {self.slug}: {message}") from None
         return self
 
     def create(self, active: bool | None) -> DeploymentScheduleCreate:

@@ -134,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
 
     def body() -> None:
+        print(f"server       {console.require_server('deployments are registered with a server')}", flush=True)
         console.start_api()
         with get_client(sync_client=True) as client:
             for line in register(client, given.file):

@@ -5,19 +5,21 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from prefect import State, flow
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import Field
 
 from deeplab.errors import DataError
 from flows import console
 from flows.attempts import end_earlier_attempts
+from flows.cancelling import heed_cancel
 from flows.command_line import parse
 from flows.one_stage import OneStageParameters, last_part, plain_section
 from flows.parameters import Section
 from flows.sites import Sites
 from tasks.predict import segment
 from tasks.result import StageResult, shown
-from tasks.sources import network, photos
+from tasks.sources import UserFiles, network, photos
 
 console.set_up_logging()
 
@@ -27,7 +29,10 @@ PredictSection = plain_section("predict", "images")
 class InferenceParameters(OneStageParameters):
     """Segment photos with a frozen graph or a checkpoint."""
 
-    model: str = Field(description="Frozen graph; checkpoint as folder, prefix or archive; or an address of one.")
+    model: str = Field(
+        description="Frozen graph; checkpoint as folder, prefix or archive; an address of one; or STORE/export, the "
+        "graph that was exported last."
+    )
     images: str = Field(description="A photo, a folder, a glob of photos, or records.")
     skip_missing: bool = Field(
         False, description="Where there are no photos yet, end at once and well: for runs that start by themselves."
@@ -41,13 +46,16 @@ class InferenceParameters(OneStageParameters):
 
 
 @flow(name="batch-inference", flow_run_name="{parameters.title}", persist_result=False)
-def batch_inference_flow(parameters: InferenceParameters) -> StageResult | State[Any]:
+def batch_inference_flow(parameters: InferenceParameters, model: str = "") -> StageResult | State[Any]:
     """Segment photos: masks, coloured masks and overlays.
 
     Args:
         parameters: Which photos, with which model, and where.
+        model: Another model than the one of the parameters: what a training has published comes here. Empty: theirs.
     """
+    place = model or parameters.model
     end_earlier_attempts()
+    heed_cancel()
     with Sites.of(parameters) as at:
         site = at("predict")
         try:
@@ -56,8 +64,10 @@ def batch_inference_flow(parameters: InferenceParameters) -> StageResult | State
             if not parameters.skip_missing:
                 raise
             return Completed(name="Skipped", message=str(error))
-        model, description = network(parameters.model, site.mirror, "model")
-        return segment(site, cast("Section", parameters.predict).given(), model, images, description)
+        found, description = network(place, site.mirror, "model")
+        if isinstance(found, UserFiles) and found.place != place:
+            get_run_logger().info("the graph that was exported last: %s", found.place)
+        return segment(site, cast("Section", parameters.predict).given(), found, images, description)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

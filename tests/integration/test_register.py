@@ -146,20 +146,9 @@ def test_a_deployment_without_its_flow_is_left_out_and_said(server: Server, tmp_
     assert "later: left out: there is no flows/later.py" in printed
 
 
-def test_batch_inference_is_started_with_its_own_parameters_and_the_graph(server: Server, tmp_path: Path) -> None:
-    client, environment = server
-    entry = {
-        "name": "batch-inference",
-        "entrypoint": "tests/integration/tiny_flows.py:batch_inference",
-        "description": "a tiny one",
-        "tags": ["deeplab"],
-        "work_pool": {"name": "deeplab"},
-        "parameters": {"parameters": {"model": "-", "images": "photos"}},
-    }
-    content = {"pull": yaml.safe_load(FILE.read_text())["pull"], "deployments": [entry]}
-    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(content))
-    _register(environment, tmp_path / "prefect.yaml")
+def test_a_new_network_starts_batch_inference_with_what_its_deployment_has_and_the_graph(server: Server) -> None:
+    client, _ = server
     rows = {row["name"]: row for row in client.post("/automations/filter", json={}).json()}
     (action,) = rows[TRIGGER]["actions"]
     assert action["deployment_id"] == _deployment(client, "batch-inference/batch-inference")["id"]
-    assert action["parameters"] == {"parameters": {"model": "{{ event.payload.graph }}", "images": "photos"}}
+    assert action["parameters"] == {"model": "{{ event.payload.graph }}"}

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from PIL import Image
 
 from deployments.project_file import FILE, ROOT
 from tests.integration.deployed_runs import tiny, wait_for
@@ -24,14 +25,8 @@ SMALL = {"description": "a tiny flow", "tags": ["deeplab"], "work_pool": {"name"
 
 
 def _file(folder: Path) -> Path:
-    """The real deployments, and two tiny ones."""
+    """The real deployments, and a tiny one."""
     content = yaml.safe_load(FILE.read_text())
-    batch = {
-        "name": "batch-inference",
-        "entrypoint": "tests/integration/tiny_flows.py:batch_inference",
-        "parameters": {"parameters": {"model": "-", "images": "photos"}},
-        **SMALL,
-    }
     tick = {
         "name": "tick",
         "entrypoint": "tests/integration/tiny_flows.py:tick",
@@ -39,7 +34,7 @@ def _file(folder: Path) -> Path:
         **SMALL,
     }
     file = folder / "prefect.yaml"
-    file.write_text(yaml.safe_dump({**content, "deployments": [*content["deployments"], batch, tick]}))
+    file.write_text(yaml.safe_dump({**content, "deployments": [*content["deployments"], tick]}))
     return file
 
 
@@ -56,6 +51,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: Served, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (80, 60), "teal").save(photos / "one.jpg")
+    # As a person does in the UI.
+    batch = served.client.get("/deployments/name/batch-inference/batch-inference").raise_for_status().json()
+    given = {**batch["parameters"]["parameters"], "images": str(photos), "store": str(tmp_path / "batch")}
+    served.client.patch(f"/deployments/{batch['id']}", json={"parameters": {"parameters": given}}).raise_for_status()
     first, second = (
         served.start(tiny(tmp_path / name, train={"training_number_of_steps": 3})) for name in ("one", "two")
     )
@@ -70,9 +72,9 @@ def test_a_training_runs_a_second_one_waits_and_its_network_is_applied(served: S
     def applied() -> list[dict[str, Any]]:
         return [run for run in served.of_flow("batch-inference") if run["state"]["type"] == "COMPLETED"]
 
-    wait_for(lambda: len(applied()) == 2, 60)
-    assert {run["parameters"]["parameters"]["model"] for run in applied()} == graphs
-    assert {run["parameters"]["parameters"]["images"] for run in applied()} == {"photos"}
+    wait_for(lambda: len(applied()) == 2, 120)
+    assert {run["parameters"]["model"] for run in applied()} == graphs
+    assert list(tmp_path.glob("batch/predict/*/ids/one.png"))
 
 
 def _trained(store: Path) -> list[tuple[float, float]]:

@@ -2,15 +2,18 @@
 
 import importlib
 import inspect
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deeplab.errors import ConfigError
 from deployments import automations
 from deployments.project_file import FILE, ROOT, read
-from deployments.register import load
+from deployments.register import load, main
 from deployments.work_pool import CONCURRENCY_LIMIT
 
 FILES = [FILE, ROOT / "deployments/docker/prefect.yaml", ROOT / "deployments/kubernetes/prefect.yaml"]
@@ -88,7 +91,36 @@ def test_bad_parameters_and_schedules_are_refused(tmp_path):
     absent = entry.model_copy(update={"entrypoint": "flows/train.py:no_flow"})
     with pytest.raises(ConfigError, match=r"flows/train\.py:no_flow cannot be loaded"):
         load(absent)
-    text = Path(FILE).read_text().replace('cron: "0 2 * * *"', 'cron: "0 2 * * *"\n    interval: 3')
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ('cron: "0 2 * * *"\n    interval: 3', "give one of cron, interval and rrule"),
+        ('cron: "0 2 * *"', "[Ii]nvalid cron"),
+        ('cron: "0 2 * * *"\n    timezone: Europe/Pariss', "timezone"),
+        ("rrule: FREQ=NEVER", "[Rr][Rr]ule"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_before_anything_is_registered(tmp_path, rule, message):
+    text = Path(FILE).read_text().replace('cron: "0 2 * * *"\n    timezone: UTC', rule)
     (tmp_path / "prefect.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="schedule nightly: give one of cron, interval and rrule"):
+    with pytest.raises(ConfigError, match=f"schedule nightly: .*{message}") as caught:
         read(tmp_path / "prefect.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_job_has_what_the_kubernetes_worker_requires():
+    """As prefect-kubernetes checks it; the volume is written to by the image's user."""
+    job = yaml.safe_load((ROOT / "deployments/kubernetes/job.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    assert (job["apiVersion"], job["kind"], pod["completions"], pod["parallelism"]) == ("batch/v1", "Job", 1, 1)
+    assert pod["restartPolicy"] == "Never" and pod["containers"][0]["name"] == "prefect-job"
+    user = re.search(r"--uid (\d+)", (ROOT / "deployments/docker/Dockerfile").read_text())[1]
+    assert pod["securityContext"]["fsGroup"] == int(user)
+
+
+def test_without_a_server_nothing_is_registered(monkeypatch, capsys):
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert main([]) == 2
+    assert "no server is configured: start one (make serve" in capsys.readouterr().err

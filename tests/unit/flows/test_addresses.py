@@ -6,11 +6,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from deeplab.errors import ConfigError, DataError
 from flows.batch_inference import InferenceParameters, batch_inference_flow
 from flows.evaluate_checkpoint import EvaluationParameters
 from tasks.errors import StoreError
 from tasks.places import open_store
 
+DATUM = "datum://0197a3b2-0000-4000-8000-000000000001"
 pytestmark = pytest.mark.usefixtures("api")
 
 
@@ -45,11 +47,24 @@ def test_an_address_is_fetched_once_and_then_read_here(served, tmp_path, calls):
     assert calls() == []
 
 
+def test_what_a_training_has_published_comes_before_the_parameters(tmp_path, calls):
+    (tmp_path / "photo.jpg").write_text("photo")
+    (tmp_path / "graph.pb").write_text("graph")
+    parameters = InferenceParameters(
+        model=str(tmp_path / "nothing"), images=str(tmp_path / "photo.jpg"), store=str(tmp_path / "store")
+    )
+    assert batch_inference_flow(parameters, model=str(tmp_path / "graph.pb")).stage == "predict"
+    with pytest.raises(DataError, match="nothing: no such file"):
+        batch_inference_flow(parameters)
+
+
 def test_an_address_that_only_valohai_opens_is_refused_here(tmp_path, calls):
     (tmp_path / "photo.jpg").write_text("photo")
     values = {"images": str(tmp_path / "photo.jpg"), "store": str(tmp_path / "store")}
-    with pytest.raises(StoreError, match="datum://1: only an execution can read it"):
-        batch_inference_flow(InferenceParameters(model="datum://1", **values))
+    with pytest.raises(StoreError, match=f"{DATUM}: only an execution can read it"):
+        batch_inference_flow(InferenceParameters(model=DATUM, **values))
+    with pytest.raises(ConfigError, match=r"datum://best: an alias, .* name the file itself, datum://ID"):
+        batch_inference_flow(InferenceParameters(model="datum://best", **values))
     assert calls() == []
 
 
