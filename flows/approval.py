@@ -60,7 +60,8 @@ def ask(evaluation: StageResult) -> None:
         # What Prefect returns where nobody answered is the form as it stood there.
         answer = _answer(evaluation, attempt)
     if answer is None:
-        raise NotApproved("nobody has answered whether to export; retry the run, it asks again")
+        again = "retry the run" if deployment.id else "give the same command again"
+        raise NotApproved(f"nobody has answered whether to export; {again}, and it asks again")
     remark = f": {answer.remark}" if answer.remark else ""
     if not answer.export:
         raise NotApproved(f"the export was not approved{remark}")
@@ -69,7 +70,7 @@ def ask(evaluation: StageResult) -> None:
 
 def _key(evaluation: StageResult, attempt: int) -> str:
     """Another checkpoint is another question, and so is another attempt of the run."""
-    return f"export-{evaluation.key}-{attempt}"
+    return f"export-{evaluation.key}" + f"-{attempt}" * bool(attempt)
 
 
 def _ended_attempts() -> int:

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import Field
 
+from deeplab.data.origin import without_secrets
 from deeplab.errors import DataError
 from flows import console
 from flows.attempts import end_earlier_attempts
@@ -65,8 +66,7 @@ def batch_inference_flow(parameters: InferenceParameters, model: str = "") -> St
                 raise
             return Completed(name="Skipped", message=str(error))
         found, description = network(place, site.mirror, "model")
-        if isinstance(found, UserFiles) and found.place != place:
-            get_run_logger().info("the graph that was exported last: %s", found.place)
+        get_run_logger().info("with %s", found.place if isinstance(found, UserFiles) else without_secrets(place))
         return segment(site, cast("Section", parameters.predict).given(), found, images, description)
 
 

@@ -26,7 +26,7 @@ _cancelled: list[UUID] = []
 
 
 def heed_cancel() -> None:
-    """From here on stop as by Ctrl-C when this run is cancelled, unless a worker sees to that."""
+    """From here on stop when this run is cancelled, unless a worker sees to that."""
     if deployment.id or not PREFECT_API_URL.value():
         return
     # With its context, which says where the API is.
@@ -42,7 +42,8 @@ def _watch(run: UUID) -> None:
             state = client.read_flow_run(run).state
             if state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
                 _cancelled.append(run)
-                os.kill(os.getpid(), signal.SIGINT)
+                # As a worker does it; Ctrl-C would be ignored in the background of a script.
+                os.kill(os.getpid(), signal.SIGTERM)
                 return
             if state is not None and state.is_final():
                 return

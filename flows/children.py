@@ -13,6 +13,7 @@ from uuid import UUID
 
 import httpx
 import yaml
+from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
@@ -23,6 +24,7 @@ from prefect.states import Cancelling
 from deeplab.errors import DeepLabError
 from deeplab.stage.stop import STDIN_VARIABLE
 from flows.parameters import TrainFlowParameters
+from tasks.gpu import VARIABLE
 
 # Seconds a process has to stop: its training writes a checkpoint first.
 _GRACE = 20.0
@@ -70,7 +72,7 @@ class LocalChild:
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PREFECT_API_URL": _api_url(), STDIN_VARIABLE: "1"},
+                env={**os.environ, **_api(), STDIN_VARIABLE: "1"},
                 start_new_session=True,
             )
 
@@ -97,10 +99,11 @@ class LocalChild:
             self._process.wait()
 
 
-def _api_url() -> str:
-    """The API of this run, the embedded one too: a child needs none of its own."""
+def _api() -> dict[str, str]:
+    """Variables that name the API of this run, the embedded one too, as which it keeps no place for a GPU."""
     with get_client(sync_client=True) as client:
-        return str(client.api_url)
+        url = {"PREFECT_API_URL": str(client.api_url)}
+        return {**url, VARIABLE: ""} if client.server_type == ServerType.EPHEMERAL else url
 
 
 class DeploymentChild:

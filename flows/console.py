@@ -64,7 +64,7 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
         hint: what a person is told who has stopped it.
 
     Returns:
-        0 done, 1 failed, 2 a bad command line, 130 Ctrl-C or cancelled, 143 told to stop.
+        0 done, 1 failed, 2 a bad command line, 130 Ctrl-C, 143 told to stop or cancelled.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -81,10 +81,10 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
         print(f"error: the Prefect API cannot be reached ({error or type(error).__name__})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{'cancelled' if confirm_cancel() else 'stopped'}; {hint}", file=sys.stderr)
+        print(f"stopped; {hint}", file=sys.stderr)
         return 130
     except TerminationSignal:
-        print(f"told to stop; {hint}", file=sys.stderr)
+        print(f"{'cancelled' if confirm_cancel() else 'told to stop'}; {hint}", file=sys.stderr)
         return 143
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def fetch(site: Site, values: Mapping[str, Any], source: str) -> Fetched | Addre
         source: URL or path.
     """
     if not is_url(source) and Path(source).is_dir():
-        return UserFiles(source, (), input_digest(source), site.mirror, "fetch.source")
+        return UserFiles(source, (), partial(input_digest, source), site.mirror, "fetch.source")
     if holds_secrets(source):
         get_run_logger().warning(
             "fetch.source holds a signature or a password, and Prefect shows a run's parameters to whoever sees the "

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-# The limit that registering makes. A machine with a GPU of its own may name another in this variable.
+# The limit that registering makes. A machine with a GPU of its own may name another in this variable; empty: none.
 LIMIT = "deeplab-gpu"
 VARIABLE = "DEEPLAB_GPU"
 
@@ -37,10 +37,11 @@ def one_training() -> Iterator[None]:
     """
     with get_client(sync_client=True) as client:
         embedded = client.server_type == ServerType.EPHEMERAL
-    if embedded:
+    name = os.environ.get(VARIABLE, LIMIT)
+    if embedded or not name:
         yield
         return
-    place = _Place(os.environ.get(VARIABLE) or LIMIT)
+    place = _Place(name)
     if not place.take():
         get_run_logger().info(
             "waiting for the GPU: the limit %s is reached; a run that was killed holds its place for a minute",

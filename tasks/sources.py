@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -35,30 +36,30 @@ class UserFiles:
     Attributes:
         place: as it was given: a file, a folder, a glob, or a checkpoint's prefix.
         files: what an execution would need of them.
-        digest: stands for the content.
+        measure: makes the digest.
         mirror: where an execution can read them after an upload.
         flag: the flag that named them.
+        digest: stands for the content.
     """
 
     place: str
     files: Sequence[Path]
-    digest: str
+    measure: Callable[[], str] = field(repr=False, compare=False)
     mirror: Mirror | None
     flag: str
-    _marks: Sequence[tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_marks", [_mark(file) for file in self.files])
+        object.__setattr__(self, "digest", self.measure())
 
     def check(self) -> None:
-        """See that the files are still those that the digest was made of: a run may have waited for hours since.
+        """See that the content is still what the digest was made of.
 
         Raises:
-            DataError: naming the first one that is not.
+            DataError: if it is not.
         """
-        for file, mark in zip(self.files, self._marks, strict=True):
-            if _mark(file) != mark:
-                raise DataError(f"--{self.flag}: {shown(file)} has changed since this run looked at it; run it again")
+        if self.measure() != self.digest:
+            raise DataError(f"--{self.flag}={self.place} has changed since this run looked at it; run it again")
 
     def here(self) -> Path:
         """The place itself."""
@@ -79,15 +80,6 @@ class UserFiles:
                 "files in one folder; give them different names, or let the stage run here"
             )
         return [self.mirror.upload(path, self.digest) for path in self.files]
-
-
-def _mark(file: Path) -> tuple[int, ...]:
-    """What is another where a file's content is; empty: it is not there."""
-    try:
-        stat = file.stat()
-    except FileNotFoundError:
-        return ()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -231,8 +223,11 @@ def checkpoint(place: str, mirror: Mirror | None, flag: str = "train.tf_initial_
         return address(place)
     parts = _parts(Path(place))
     if parts:
-        digest = combined_digest({file.name: remembered_sha256(file) for file in parts})
-        return UserFiles(place, parts, digest, mirror, flag)
+
+        def measure() -> str:
+            return combined_digest({file.name: remembered_sha256(file) for file in _parts(Path(place))})
+
+        return UserFiles(place, parts, measure, mirror, flag)
     return files(place, mirror, flag)
 
 
@@ -245,9 +240,8 @@ def files(place: str, mirror: Mirror | None, flag: str) -> UserFiles | Address:
     if is_url(place):
         return address(place)
     path = Path(place)
-    digest = input_digest(path)
-    found = [path] if path.is_file() else sorted(file for file in path.iterdir() if _counts(file))
-    return UserFiles(place, found, digest, mirror, flag)
+    found = sorted(file for file in path.iterdir() if _counts(file)) if path.is_dir() else [path]
+    return UserFiles(place, found, partial(input_digest, path), mirror, flag)
 
 
 def network(place: str, mirror: Mirror | None, flag: str) -> tuple[UserFiles | Address, ModelDescription | None]:
@@ -264,8 +258,11 @@ def network(place: str, mirror: Mirror | None, flag: str) -> tuple[UserFiles | A
     place = str(path)
     beside = path.with_name(f"{path.name}.{FILE_NAME}")
     if path.is_file() and beside.is_file():
-        digest = combined_digest({"": remembered_sha256(path), ".model.json": remembered_sha256(beside)})
-        return UserFiles(place, [path, beside], digest, mirror, flag), ModelDescription.read(beside)
+
+        def measure() -> str:
+            return combined_digest({"": remembered_sha256(path), ".model.json": remembered_sha256(beside)})
+
+        return UserFiles(place, [path, beside], measure, mirror, flag), ModelDescription.read(beside)
     inside = (path if path.is_dir() else path.parent) / FILE_NAME
     described = inside.is_file() and not path.is_file()
     return checkpoint(place, mirror, flag), ModelDescription.read(inside) if described else None
@@ -276,7 +273,7 @@ def _last_export(path: Path) -> Path:
     graphs = list[tuple[float, Path]]()
     for graph in path.glob(f"*/{OUTPUTS['export'][1]}"):
         manifest = manifest_path(graph)
-        with suppress(DataError):  # one that is unfinished or damaged does not count
+        with suppress(DataError, OSError):  # one that is unfinished, damaged or being removed does not count
             if Manifest.read(manifest).damage(graph.parent) is None:
                 graphs.append((manifest.stat().st_mtime, graph))
     return max(graphs)[1] if graphs else path
@@ -298,10 +295,14 @@ def photos(place: str, mirror: Mirror | None, flag: str = "predict.images") -> U
     path = Path(place)
     files = _matches(path, place)
     if path.is_dir():
-        return UserFiles(place, files, input_digest(path), mirror, flag)
+        return UserFiles(place, files, partial(input_digest, path), mirror, flag)
     names = Counter(file.name for file in files)
-    named = {(file.name if names[file.name] == 1 else str(file)): remembered_sha256(file) for file in files}
-    return UserFiles(place, files, combined_digest(named), mirror, flag)
+
+    def measure() -> str:
+        named = {(file.name if names[file.name] == 1 else str(file)): remembered_sha256(file) for file in files}
+        return combined_digest(named)
+
+    return UserFiles(place, files, measure, mirror, flag)
 
 
 def check_photos(place: str) -> None:

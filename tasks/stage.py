@@ -177,8 +177,8 @@ def _run_here(
     turn = one_training() if call.stage == "train" else nullcontext()
     with turn, entry.log.open("a", encoding="utf-8") as log:
         for source in call.inputs.values():
-            if isinstance(source, UserFiles):
-                source.check()
+            if call.stage == "train" and isinstance(source, UserFiles):
+                source.check()  # it may have waited for hours
         output = StageOutput(log, get_run_logger(), watchers)
         status = local.run(command, output.receive)
     if status != 0:

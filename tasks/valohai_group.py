@@ -1,7 +1,7 @@
 """A pipeline or a sweep on Valohai as part of a Prefect run: handed over, shown, followed, and stopped with the run."""
 
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from tasks.valohai.step import read_config
 
 # Seconds that an interrupted run waits for the end: Prefect's worker ends it after 15 s, a person is less patient.
 _STOP_TIMEOUT = 12.0
+# Of these, seconds before each look for what was being submitted: a slow server may still be at it.
+_LOOKS = (0.0, 1.0, 2.0)
+# How far back the jobs of a request are looked for.
+_LOOK_BACK = 1000
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,34 @@ def run_group(client: Client, request: GroupRequest[Group], *, repeat: bool = Fa
     try:
         submission = submit_once(client, request.key, request, ignore=ignore)
     except (KeyboardInterrupt, TerminationSignal) as interruption:
-        wanted = stop_is_wanted(interruption)
-        with suppress(ValohaiError), client.patient(_STOP_TIMEOUT):
-            for job in _of_key(client, request):
-                if not job.final:
-                    _leave(client, job, get_run_logger(), wanted=wanted)
+        _leave_submitted(client, request, wanted=stop_is_wanted(interruption))
         raise
     return _follow(client, submission.job, submission.found)
 
 
 def _of_key(client: Client, request: GroupRequest[Group]) -> list[Group]:
-    return [job for job in client.jobs(request.kind) if key_tag(request.key) in job.tags]
+    return [
+        job
+        for job in client.jobs(request.kind, limit=_LOOK_BACK, **request.filters)
+        if key_tag(request.key) in job.tags
+    ]
+
+
+def _leave_submitted(client: Client, request: GroupRequest[Group], *, wanted: bool) -> None:
+    """The same as ``_leave``, for what was being submitted when nobody had an answer yet."""
+    logger = get_run_logger()
+    try:
+        with client.patient(_STOP_TIMEOUT):
+            for seconds in _LOOKS:
+                time.sleep(seconds)
+                running = [job for job in _of_key(client, request) if not job.final]
+                if running:
+                    break
+    except ValohaiError as error:
+        logger.error("what was being submitted may run: %s", error)
+        return
+    for job in running:
+        _leave(client, job, logger, wanted=wanted)
 
 
 def _follow(client: Client, group: Group, found: bool) -> Group:

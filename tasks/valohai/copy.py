@@ -14,7 +14,7 @@ from deeplab.stage.manifest import Manifest
 from tasks.errors import StoreError
 from tasks.store import Entry
 from tasks.valohai.client import Client
-from tasks.valohai.errors import OutputMismatch, ValohaiError
+from tasks.valohai.errors import NotFound, OutputMismatch
 from tasks.valohai.layout import LAYOUTS, Layout
 from tasks.valohai.outputs import download, list_outputs
 from tasks.valohai.records import Datum, Execution
@@ -89,10 +89,10 @@ class ExecutionCopy:
         return [f"datum://{self.note.files[name]}" for name in self._layout.handed_on]
 
     def sibling(self, entry: Entry) -> "ExecutionCopy | None":
-        """What the same execution left of another stage, or None if it did not run that or cannot be asked."""
+        """What the same execution left of another stage, or None if it did not run that or is gone."""
         try:
             return adopt(self._client, entry, self._client.execution(self.note.execution))
-        except (OtherCode, ValohaiError):
+        except (OtherCode, NotFound):
             return None
 
     def bring(self, entry: Entry) -> None:

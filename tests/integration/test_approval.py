@@ -112,7 +112,7 @@ def test_a_retry_asks_again_until_there_is_a_yes(served: Served, store: Path, fo
     assert set(store.glob("export/*")) == before
     _answer(served, run, {"export": True})
     assert served.ended(run, 300)["type"] == "COMPLETED"
-    (entry,) = (path for path in set(store.glob("export/*/")) - before)
+    (entry,) = (path for path in set(store.glob("export/*")) - before if path.is_dir())
     shutil.rmtree(entry)
 
     served.again(run, force=force)
@@ -126,7 +126,7 @@ def test_a_run_that_is_moved_on_without_an_answer_exports_nothing(served: Served
     run = _asks(served, store, seed=3)
     served.again(run, force=True)
     state = served.ended(run)
-    assert state["type"] == "FAILED" and "nobody has answered whether to export; retry" in state["message"]
+    assert state["type"] == "FAILED" and "nobody has answered whether to export; retry the run" in state["message"]
     assert set(store.glob("export/*")) == before
 
 

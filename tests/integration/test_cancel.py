@@ -107,7 +107,7 @@ def test_cancel_reaches_a_run_at_a_terminal(served: Served, material: Material, 
     run = served.of_flow("train")[0]["id"]
     assert served.cancel(run)
     assert left_of(begun.processes, PATIENCE) == []
-    assert flow.wait(PATIENCE) == 130
+    assert flow.wait(PATIENCE) == 143
     assert "cancelled; the same command goes on from here" in (tmp_path / "flow.txt").read_text()
     assert served.run(run)["state"]["type"] == "CANCELLED"
     assert any(store.glob("train/*/model.ckpt-*.index")), "what it trained stays"

@@ -38,7 +38,7 @@ def test_the_stage_stops_and_the_run_is_cancelled(tmp_path, calls, monkeypatch, 
     with get_client(sync_client=True) as client:
         person = threading.Thread(target=cancel, daemon=True)
         person.start()
-        assert main(["--preset=demo", f"--store={tmp_path / 'store'}"]) == 130
+        assert main(["--preset=demo", f"--store={tmp_path / 'store'}"]) == 143
         person.join()
     assert "cancelled; the same command goes on from here" in capsys.readouterr().err
     assert _newest().state.name == "Cancelled"

@@ -32,7 +32,7 @@ def test_a_photos_folder_leaves_its_digest_alone(tmp_path):
 def test_equal_names_are_not_handed_to_an_execution(tmp_path):
     files = [tmp_path / day / "img.jpg" for day in ("one", "two")]
     with pytest.raises(StoreError, match=r"--images=x/\*: 2 files are called img\.jpg.*give them different names"):
-        UserFiles("x/*", files, "digest", object(), "images").addresses()
+        UserFiles("x/*", files, lambda: "digest", object(), "images").addresses()
 
 
 def test_a_place_without_photos_is_told_early(tmp_path):
