@@ -120,7 +120,7 @@ def test_the_job_has_what_the_kubernetes_worker_requires():
     assert pod["securityContext"]["fsGroup"] == int(user)
 
 
-def test_without_a_server_nothing_is_registered(monkeypatch, capsys):
+def test_without_a_server_nothing_is_registered(capsys):
     with temporary_settings({PREFECT_API_URL: None}):
         assert main([]) == 2
     assert "no server is configured: start one (make serve" in capsys.readouterr().err
