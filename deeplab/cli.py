@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from deeplab.config import CONFIGS, Flags, InspectConfig, SummaryConfig
 from deeplab.config.command_line import help_text, parse
-from deeplab.errors import ConfigError, DeepLabError, Stopped
+from deeplab.errors import ConfigError, DeepLabError, Stopped, system_reason
 from deeplab.quiet import import_tensorflow
 from deeplab.stage import stop
 from deeplab.version import __version__
@@ -100,8 +100,7 @@ def _run(stage: str, arguments: list[str]) -> int:
     except OSError as error:
         if not error.strerror or isinstance(error, BrokenPipeError):
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"deeplab {stage}: {where}{error.strerror}", file=sys.stderr)
+        print(f"deeplab {stage}: {system_reason(error)}", file=sys.stderr)
         return 1
     return 0
 

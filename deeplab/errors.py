@@ -33,6 +33,12 @@ class TrainingError(DeepLabError):
     """A loss that is no longer a number."""
 
 
+def system_reason(error: OSError) -> str:
+    """An error of the system for a person: the file, if one is known, and what is wrong with it."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
 class Stopped(BaseException):
     """The process was told to stop (SIGTERM, Ctrl-C); what can be kept has been kept.
 

@@ -37,8 +37,7 @@ class Schedule(_Strict):
         try:
             self.create(None)
         except ValidationError as error:
-            message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-            raise ValueError(f"schedule {self.slug}: {message}") from None
+            raise ValueError(f"schedule {self.slug}: {_reason(error)}") from None
         return self
 
     def create(self, active: bool | None) -> DeploymentScheduleCreate:
@@ -119,6 +118,10 @@ def read(path: Path = FILE) -> ProjectFile:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ConfigError(f"{path}: {place}: {_reason(error)}") from None
+
+
+def _reason(error: ValidationError) -> str:
+    """The first thing that is wrong."""
+    return error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Earlier attempts of a run: one whose process was killed could not say how it ended."""
+"""Attempts of a run: how each begins, and how one ends whose process was killed and could not say so."""
 
 from uuid import UUID
 
@@ -9,8 +9,16 @@ from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
+from flows.cancelling import heed_cancel
 
-def end_earlier_attempts() -> None:
+
+def begin_attempt() -> None:
+    """What every flow does first: end what earlier attempts have left, and heed Cancel from here on."""
+    _end_earlier_attempts()
+    heed_cancel()
+
+
+def _end_earlier_attempts() -> None:
     """Mark as crashed what still seems to run of this run's earlier attempts.
 
     Prefect marks a run whose process is gone, but not the tasks of that run: they would go on for ever in its UI.

@@ -12,8 +12,7 @@ from pydantic import Field
 from deeplab.data.origin import without_secrets
 from deeplab.errors import DataError
 from flows import console
-from flows.attempts import end_earlier_attempts
-from flows.cancelling import heed_cancel
+from flows.attempts import begin_attempt
 from flows.command_line import parse
 from flows.one_stage import OneStageParameters, last_part, plain_section
 from flows.parameters import Section
@@ -55,8 +54,7 @@ def batch_inference_flow(parameters: InferenceParameters, model: str = "") -> St
         model: Another model than the one of the parameters: what a training has published comes here. Empty: theirs.
     """
     place = model or parameters.model
-    end_earlier_attempts()
-    heed_cancel()
+    begin_attempt()
     with Sites.of(parameters) as at:
         site = at("predict")
         try:

@@ -20,7 +20,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import PREFECT_API_URL
 
-from deeplab.errors import ConfigError, DeepLabError
+from deeplab.errors import ConfigError, DeepLabError, system_reason
 from deeplab.stage.stop import STDIN_VARIABLE
 from flows.cancelling import confirm_cancel
 
@@ -75,7 +75,7 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
     except OSError as error:
         if not error.strerror or not error.filename:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {system_reason(error)}", file=sys.stderr)
         return 1
     except (httpx.ConnectError, httpx.TimeoutException) as error:
         print(f"error: the Prefect API cannot be reached ({error or type(error).__name__})", file=sys.stderr)

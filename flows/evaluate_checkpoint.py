@@ -8,8 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows import console
-from flows.attempts import end_earlier_attempts
-from flows.cancelling import heed_cancel
+from flows.attempts import begin_attempt
 from flows.command_line import parse
 from flows.one_stage import OneStageParameters, last_part, plain_section
 from flows.parameters import Section
@@ -45,8 +44,7 @@ def evaluate_checkpoint_flow(parameters: EvaluationParameters) -> StageResult:
     Args:
         parameters: Which checkpoint, on which records, and where.
     """
-    end_earlier_attempts()
-    heed_cancel()
+    begin_attempt()
     with Sites.of(parameters) as at:
         site = at("evaluate")
         checkpoint, description = network(parameters.checkpoint, site.mirror, "checkpoint")

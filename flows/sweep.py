@@ -17,8 +17,7 @@ from prefect.logging import get_run_logger
 
 from deeplab.errors import DeepLabError
 from flows import console
-from flows.attempts import end_earlier_attempts
-from flows.cancelling import heed_cancel
+from flows.attempts import begin_attempt
 from flows.children import Child, DeploymentChild, LocalChild
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
@@ -86,8 +85,7 @@ def sweep_flow(parameters: SweepParameters) -> list[Trial]:
     Args:
         parameters: What they share, and what varies.
     """
-    end_earlier_attempts()
-    heed_cancel()
+    begin_attempt()
     points = parameters.points
     trials = [Trial(*made) for made in zip(labels(points), points, parameters.trials, strict=True)]
     with Sites.of(parameters.base) as at:

@@ -8,8 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows import approval, console
-from flows.attempts import end_earlier_attempts
-from flows.cancelling import heed_cancel
+from flows.attempts import begin_attempt
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -49,8 +48,7 @@ def train_flow(parameters: TrainFlowParameters) -> Outcome:
     Args:
         parameters: One section a stage. What is left empty comes from the preset, then from the original's defaults.
     """
-    end_earlier_attempts()
-    heed_cancel()
+    begin_attempt()
     with Sites.of(parameters) as at:
         outcome = _run(parameters, at)
         publish_model(parameters.title, outcome.graph, outcome.evaluation)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows import console
-from flows.attempts import end_earlier_attempts
-from flows.cancelling import heed_cancel
+from flows.attempts import begin_attempt
 from flows.command_line import parse
 from flows.parameters import TrainFlowParameters
 from flows.sites import Sites
@@ -25,8 +24,7 @@ def trial_flow(parameters: TrainFlowParameters) -> Trained:
     Args:
         parameters: As of the training flow; what follows the evaluation is not asked for.
     """
-    end_earlier_attempts()
-    heed_cancel()
+    begin_attempt()
     with Sites.of(parameters) as at:
         return fit(parameters, at, prepare(parameters, at).shards)
 

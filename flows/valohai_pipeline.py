@@ -9,7 +9,7 @@ from prefect import flow
 from valohai_yaml.objs import Config
 
 from flows import console
-from flows.cancelling import heed_cancel
+from flows.attempts import begin_attempt
 from flows.command_line import parse
 from flows.valohai_parameters import PipelineFlowParameters
 from tasks.artifacts import publish_table
@@ -47,7 +47,7 @@ def pipeline_flow(parameters: PipelineFlowParameters) -> Outcome:
         values = NodeValues(parameters.parameters, parameters.inputs)
         return pipeline_request(config, pipeline, commit, values, environment=environment)
 
-    heed_cancel()
+    begin_attempt()
     with Client(load_connection(parameters.credentials)) as client:
         made = hand_over(client, parameters.code, request)
         pipeline = run_group(client, made, repeat=parameters.repeat)

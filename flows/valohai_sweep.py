@@ -9,7 +9,7 @@ from prefect import flow
 from valohai_yaml.objs import Config
 
 from flows import console
-from flows.cancelling import heed_cancel
+from flows.attempts import begin_attempt
 from flows.command_line import parse
 from flows.valohai_parameters import SweepFlowParameters
 from tasks.artifacts import publish_table
@@ -46,7 +46,7 @@ def sweep_flow(parameters: SweepFlowParameters) -> Outcome:
         task = named_item("task", config.tasks, parameters.task)
         return sweep_request(config, task, commit, parameters.parameters, parameters.inputs, environment=environment)
 
-    heed_cancel()
+    begin_attempt()
     with Client(load_connection(parameters.credentials)) as client:
         made = hand_over(client, parameters.code, request)
         task = run_group(client, made, repeat=parameters.repeat)

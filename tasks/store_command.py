@@ -14,7 +14,7 @@ from tqdm import tqdm
 from deeplab.config import Flags, validate
 from deeplab.config.base import alias_of, flag, is_boolean
 from deeplab.config.command_line import parse
-from deeplab.errors import ConfigError, DeepLabError
+from deeplab.errors import ConfigError, DeepLabError, system_reason
 from tasks.errors import EntryInUse
 from tasks.inventory import STAGES, Inventory, Item, Leftover, take
 from tasks.listing import page, record, size_text, table, total
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        print(f"deeplab-store: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"deeplab-store: {system_reason(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

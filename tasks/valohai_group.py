@@ -1,6 +1,5 @@
 """A pipeline or a sweep on Valohai as part of a Prefect run: handed over, shown, followed, and stopped with the run."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from tasks.stage_output import Logger
 from tasks.valohai.client import Client
 from tasks.valohai.environments import find_environment
 from tasks.valohai.errors import ValohaiError
-from tasks.valohai.execution import key_tag, stop, submit_once
+from tasks.valohai.execution import jobs_of, just_submitted, stop, submit_once
 from tasks.valohai.following import Receivers
 from tasks.valohai.groups import Child, Group, GroupRequest, children, follow_group
 from tasks.valohai.package import ensure_commit
@@ -25,10 +24,6 @@ from tasks.valohai.step import read_config
 
 # Seconds that an interrupted run waits for the end: Prefect's worker ends it after 15 s, a person is less patient.
 _STOP_TIMEOUT = 12.0
-# Of these, seconds before each look for what was being submitted: a slow server may still be at it.
-_LOOKS = (0.0, 1.0, 2.0)
-# How far back the jobs of a request are looked for.
-_LOOK_BACK = 1000
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,8 @@ def run_group(client: Client, request: GroupRequest[Group], *, repeat: bool = Fa
     Raises:
         ValohaiError: with the reason for which it did not end well.
     """
-    ignore = [job.id for job in _of_key(client, request) if job.status == "complete"] if repeat else ()
+    there = jobs_of(client, request.key, request.kind, request.filters) if repeat else ()
+    ignore = [job.id for job in there if job.status == "complete"]
     try:
         submission = submit_once(client, request.key, request, ignore=ignore)
     except (KeyboardInterrupt, TerminationSignal) as interruption:
@@ -86,24 +82,11 @@ def run_group(client: Client, request: GroupRequest[Group], *, repeat: bool = Fa
     return _follow(client, submission.job, submission.found)
 
 
-def _of_key(client: Client, request: GroupRequest[Group]) -> list[Group]:
-    return [
-        job
-        for job in client.jobs(request.kind, limit=_LOOK_BACK, **request.filters)
-        if key_tag(request.key) in job.tags
-    ]
-
-
 def _leave_submitted(client: Client, request: GroupRequest[Group], *, wanted: bool) -> None:
     """The same as ``_leave``, for what was being submitted when nobody had an answer yet."""
     logger = get_run_logger()
     try:
-        with client.patient(_STOP_TIMEOUT):
-            for seconds in _LOOKS:
-                time.sleep(seconds)
-                running = [job for job in _of_key(client, request) if not job.final]
-                if running:
-                    break
+        running = just_submitted(client, request.key, request.kind, request.filters)
     except ValohaiError as error:
         logger.error("what was being submitted may run: %s", error)
         return

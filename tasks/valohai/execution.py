@@ -18,13 +18,15 @@ from tasks.valohai.records import Execution, Job
 KEY_TAG = "deeplab-key:"
 # Marks what one call of ``submit_once`` posted, whatever became of it.
 _SUBMISSION_TAG = "deeplab-submission:"
-# How far back an execution of a key is looked for.
+# How far back the jobs of a key are looked for.
 _LOOK_BACK = 1000
 # Seconds after a doubtful POST at which to look whether it was done: a slow server may still be at it.
 _LOOKS = (0.5, 1.5, 3.0)
 _LOCK_TIMEOUT = 900.0
 # A stop is asked for while a person, or Prefect's worker with its 15 s, waits.
 _STOP_PATIENCE = 10.0
+# Who was interrupted while submitting has these of them: seconds before each look, and for the service's answers.
+_LATE_LOOKS, _LOOK_PATIENCE = (0.0, 1.0, 2.0), 3.0
 
 J = TypeVar("J", bound=Job)
 Made = TypeVar("Made", bound=Job, covariant=True)
@@ -63,6 +65,34 @@ def find(client: Client, key: str, *, step: str | None = None, ignore: Collectio
         ignore: ids of executions that do not count, such as a complete one whose outputs are gone.
     """
     return _Search(client, Execution, {} if step is None else {"step": step}, key, ignore).blocking()
+
+
+def jobs_of(client: Client, key: str, kind: type[J], filters: Mapping[str, str]) -> Iterator[J]:
+    """Jobs of a key, whatever became of them; the newest first.
+
+    Args:
+        client: of the project.
+        key: of the stage, or of the request.
+        kind: of job.
+        filters: what they have in common with fewer others, as the service's lists take it.
+    """
+    return (job for job in client.jobs(kind, limit=_LOOK_BACK, **filters) if key_tag(key) in job.tags)
+
+
+def just_submitted(client: Client, key: str, kind: type[J], filters: Mapping[str, str]) -> list[J]:
+    """Jobs of a key that wait or run, for whoever was interrupted while submitting one and has no answer yet.
+
+    Takes some seconds where there is none: a slow server may still be at it. Arguments: see ``jobs_of``.
+
+    Raises:
+        ValohaiError: when the service does not answer.
+    """
+    with client.patient(_LOOK_PATIENCE):
+        for seconds in _LATE_LOOKS:
+            time.sleep(seconds)
+            if running := [job for job in jobs_of(client, key, kind, filters) if job.blocks and not job.final]:
+                return running
+    return []
 
 
 @dataclass(frozen=True)
@@ -115,16 +145,14 @@ class _Search(Generic[J]):
 
     def blocking(self) -> list[J]:
         """Jobs of the key that keep another one from being made; oldest first."""
-        rows = self._rows(_LOOK_BACK)
-        found = [row for row in rows if key_tag(self.key) in row.tags and row.blocks and row.id not in self.ignore]
+        rows = jobs_of(self.client, self.key, self.kind, self.filters)
+        found = [row for row in rows if row.blocks and row.id not in self.ignore]
         return sorted(found, key=lambda row: row.counter or 0)
 
     def posted(self) -> list[J]:
         """What this submission has made, even if it has failed already; oldest first."""
-        return sorted((row for row in self._rows(200) if self.tag in row.tags), key=lambda row: row.counter or 0)
-
-    def _rows(self, limit: int) -> Iterator[J]:
-        return self.client.jobs(self.kind, limit=limit, **self.filters)
+        rows = self.client.jobs(self.kind, limit=200, **self.filters)
+        return sorted((row for row in rows if self.tag in row.tags), key=lambda row: row.counter or 0)
 
     def posted_late(self) -> list[J]:
         """The same, waiting a little for a slow server."""

@@ -1,7 +1,6 @@
 """A stage as a Valohai execution: submitted once for its key, followed, stopped or left alone; its output adopted."""
 
 import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from tasks.valohai.copy import ExecutionCopy, OtherCode, adopt, known_copy
 from tasks.valohai.environments import find_environment
 from tasks.valohai.errors import ExecutionFailed, ValohaiError
 from tasks.valohai.events import LogFile
-from tasks.valohai.execution import find, key_tag, stop, submit_once
+from tasks.valohai.execution import find, just_submitted, key_tag, stop, submit_once
 from tasks.valohai.following import Receivers, follow
 from tasks.valohai.layout import CODE, EARLIER_CHECKPOINTS, LAYOUTS
 from tasks.valohai.outputs import list_outputs
@@ -30,8 +29,6 @@ _SEALED = re.compile(r"checkpoint-(\d+)\.tar")
 _ATTEMPTS = 10
 # Seconds to wait for the end of an execution that was told to stop: Prefect's worker allows a cancelled run 15.
 _STOP_WAIT = 10.0
-# Of these, seconds before each look for what was being submitted, and for the service's answers.
-_LOOKS, _LOOK_PATIENCE = (0.0, 1.0, 2.0), 3.0
 
 
 @dataclass(frozen=True)
@@ -177,8 +174,9 @@ class Runner:
 
     def _stop(self, call: StageCall, key: str, execution: Execution | None, listeners: Listeners) -> None:
         """Stop an execution, or what was being submitted when nobody had an answer yet."""
+        step = {"step": LAYOUTS[call.stage].step}
         try:
-            for running in [execution] if execution else self._just_submitted(call, key):
+            for running in [execution] if execution else just_submitted(self.client, key, Execution, step):
                 listeners.notice(f"stopping {running.label}")
                 last = stop(self.client, running, timeout=_STOP_WAIT)
                 state = last.status if last.final else "told to stop, and not at its end yet"
@@ -186,15 +184,6 @@ class Runner:
         except ValohaiError as error:
             name = execution.label if execution else f"an execution of {call.stage}"
             listeners.notice(f"{name} may still run: {error}")
-
-    def _just_submitted(self, call: StageCall, key: str) -> list[Execution]:
-        with self.client.patient(_LOOK_PATIENCE):
-            for seconds in _LOOKS:  # a slow server may still be at it
-                time.sleep(seconds)
-                found = find(self.client, key, step=LAYOUTS[call.stage].step)
-                if running := [row for row in found if not row.final]:
-                    return running
-        return []
 
 
 def step_parameters(call: StageCall, step: Step) -> dict[str, Any]:

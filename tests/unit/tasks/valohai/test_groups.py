@@ -4,12 +4,14 @@ import threading
 import time
 
 import pytest
+from prefect.logging import disable_run_logger
 
+from tasks import valohai_group
 from tasks.valohai.client import Client
 from tasks.valohai.connection import Connection
 from tasks.valohai.environments import find_environment
 from tasks.valohai.errors import ExecutionFailed, ExecutionStopped, InvalidRequest
-from tasks.valohai.execution import submit_once
+from tasks.valohai.execution import stop, submit_once
 from tasks.valohai.following import Receivers
 from tasks.valohai.groups import children, follow_group
 from tasks.valohai.package import ensure_commit
@@ -175,6 +177,24 @@ def test_a_pipeline_is_stopped_on_request(remote, two_nodes, seen):
         follow(remote, two_nodes("echo begun; sleep 60"), seen, stop=lambda: seen.of("say-node") == ["begun"])
     assert time.monotonic() - asked < 20
     assert ("say-node", "stopped") in seen.statuses
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_stop_while_the_answer_to_a_submission_is_awaited(remote, two_nodes, monkeypatch, wanted):
+    create, made = remote.create, []
+
+    def interrupted(*arguments):
+        made.append(create(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(remote, "create", interrupted)
+    monkeypatch.setattr(valohai_group, "stop_is_wanted", lambda interruption: wanted)
+    with disable_run_logger(), pytest.raises(KeyboardInterrupt):
+        valohai_group.run_group(remote, two_nodes("sleep 60"))
+    (pipeline,) = [remote.job(Pipeline, job.id) for job in made]
+    assert pipeline.final == wanted
+    if not wanted:
+        stop(remote, pipeline)
 
 
 def test_the_service_may_restart_meanwhile(server, remote, two_nodes, seen):
