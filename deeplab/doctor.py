@@ -65,5 +65,5 @@ def _devices() -> list[str]:
 
     names = [f"{device.name} ({device.device_type})" for device in tf.config.list_physical_devices()]
     if not tf.config.list_physical_devices("GPU"):
-        names.append("no GPU (with an NVIDIA card: pip install 'deeplab-prefect[gpu]')")
+        names.append("no GPU (with an NVIDIA card: pip install -e '.[gpu]' in the checkout)")
     return names

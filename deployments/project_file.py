@@ -62,15 +62,22 @@ class Schedule(_Strict):
 
 
 class Limit(_Strict):
-    """How many runs of a deployment there may be at once, and what becomes of one more."""
+    """How many runs of a deployment there may be at once, and what becomes of one more.
+
+    A run whose machine takes longer than ``grace_period_seconds`` to start loses its place (None: the server's 300).
+    """
 
     limit: int = Field(ge=1)
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+    grace_period_seconds: int | None = Field(None, ge=60, le=86400)
 
     @property
     def options(self) -> ConcurrencyOptions:
         """For Prefect's API."""
-        return ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy(self.collision_strategy))
+        return ConcurrencyOptions(
+            collision_strategy=ConcurrencyLimitStrategy(self.collision_strategy),
+            grace_period_seconds=self.grace_period_seconds,
+        )
 
 
 class Pool(_Strict):

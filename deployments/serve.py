@@ -183,8 +183,11 @@ def _free_port(host: str, port: int | None) -> int:
     """The port that is asked for, else the usual one, else any that is free.
 
     Raises:
-        ConfigError: if the one that is asked for is taken.
+        ConfigError: if the one that is asked for is taken or none, or there is no such address.
     """
+    if port is not None and not 0 <= port <= 65535:
+        raise ConfigError(f"--port={port}: a port is a number from 0 to 65535")
+    reason: str | None = None
     for wanted in (port if port is not None else _USUAL_PORT, 0):
         with socket.socket() as attempt:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -193,10 +196,11 @@ def _free_port(host: str, port: int | None) -> int:
             except OSError as error:
                 if port:
                     raise ConfigError(f"--port={port} of {host}: {error.strerror}; give another, or none") from None
+                reason = error.strerror
                 continue
             found: int = attempt.getsockname()[1]
             return found
-    raise ConfigError(f"--host={host}: no port is free")
+    raise ConfigError(f"--host={host}: {reason}; give an address of this machine, or 0.0.0.0 for all of them")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

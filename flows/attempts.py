@@ -29,4 +29,6 @@ def _end_earlier_attempts() -> None:
     running = TaskRunFilter(state=TaskRunFilterState(type=StateTypes(any_=[StateType.RUNNING])))
     with get_client(sync_client=True) as client:
         for left in client.read_task_runs(flow_run_filter=of_this_run, task_run_filter=running):
+            if left.state is not None and left.state.state_details.child_flow_run_id:
+                continue  # it shows a run with a process of its own, which may well go on
             client.set_task_run_state(left.id, Crashed(message="The process of its attempt is gone."), force=True)

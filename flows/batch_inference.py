@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from prefect import State, flow
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
@@ -39,13 +40,21 @@ class InferenceParameters(OneStageParameters):
     )
     predict: PredictSection = Field(default_factory=PredictSection)  # type: ignore[valid-type]
 
-    @property
-    def title(self) -> str:
-        """The photos' and the model's names, for the name of a run."""
-        return f"{last_part(self.images)} with {last_part(self.model)}"
+    def title(self, model: str = "") -> str:
+        """The photos' and the model's names, for the name of a run.
+
+        Args:
+            model: instead of the own one, if given.
+        """
+        return f"{last_part(self.images)} with {last_part(model or self.model)}"
 
 
-@flow(name="batch-inference", flow_run_name="{parameters.title}", persist_result=False)
+def _run_name() -> str:
+    given = flow_run.parameters
+    return str(given["parameters"].title(given.get("model", "")))
+
+
+@flow(name="batch-inference", flow_run_name=_run_name, persist_result=False)
 def batch_inference_flow(parameters: InferenceParameters, model: str = "") -> StageResult | State[Any]:
     """Segment photos: masks, coloured masks and overlays.
 

@@ -5,20 +5,27 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import httpx
 import yaml
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Cancelling
 
 from deeplab.errors import DeepLabError
@@ -59,13 +66,14 @@ class LocalChild:
 
     Args:
         parameters: of the trial.
+        label: what sets it apart from the others.
         log: file that takes all it says; the last line says why it failed.
     """
 
-    def __init__(self, parameters: TrainFlowParameters, log: Path) -> None:
+    def __init__(self, parameters: TrainFlowParameters, label: str, log: Path) -> None:
         self._log = log
         config = log.with_suffix(".yaml")
-        config.write_text(yaml.safe_dump(parameters.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(_of_trial(parameters, label)), encoding="utf-8")
         with log.open("a", encoding="utf-8") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.trial", f"--config={config}"],
@@ -82,6 +90,9 @@ class LocalChild:
             return None
         if status == 0:
             return ""
+        if status < 0:
+            # It could not say why, and what it said last is not the reason.
+            return f"ended by {signal.Signals(-status).name}, as where memory is short (log: {self._log})"
         with self._log.open(encoding="utf-8", errors="replace") as file:
             last = deque((line for line in file if line.strip()), maxlen=1)
         return f"{''.join(last).strip() or f'ended with status {status}'} (log: {self._log})"
@@ -99,6 +110,11 @@ class LocalChild:
             self._process.wait()
 
 
+def _of_trial(parameters: TrainFlowParameters, label: str) -> dict[str, Any]:
+    """The parameters of the flow ``trial``, as JSON holds them."""
+    return {**parameters.model_dump(mode="json", exclude_none=True), "label": label}
+
+
 def _api() -> dict[str, str]:
     """Variables that name the API of this run, the embedded one too, as which it keeps no place for a GPU."""
     with get_client(sync_client=True) as client:
@@ -111,24 +127,28 @@ class DeploymentChild:
 
     Args:
         parameters: of the trial.
+        label: what sets it apart from the others.
         deployment: its name, ``trial/NAME``.
-        name: of the run.
 
     Raises:
         TrialError: if there is no such deployment.
     """
 
-    def __init__(self, parameters: TrainFlowParameters, deployment: str, name: str) -> None:
-        given = {"parameters": parameters.model_dump(mode="json", exclude_none=True)}
+    def __init__(self, parameters: TrainFlowParameters, label: str, deployment: str) -> None:
+        given = {"parameters": _of_trial(parameters, label)}
+        if (left := _left_running(given)) is not None:
+            get_run_logger().info("%s runs since an earlier attempt, as %s", label, left.name)
+            self._id: UUID = left.id
+            return
         try:
-            run = run_deployment(deployment, parameters=given, flow_run_name=name, timeout=0, as_subflow=True)
+            run = run_deployment(deployment, parameters=given, timeout=0, as_subflow=True)
         except ObjectNotFound:
             raise TrialError(
                 f"--deployment={deployment}: no such deployment; `prefect deployment ls` lists them, and "
                 "`python -m deployments.register` makes ours"
             ) from None
         assert isinstance(run, FlowRun)  # typed for asynchronous callers too
-        self._id: UUID = run.id
+        self._id = run.id
 
     def ended(self) -> str | None:
         try:
@@ -151,3 +171,16 @@ class DeploymentChild:
 
     def wait_for_stop(self) -> None:
         """Its worker does that."""
+
+
+def _left_running(given: Mapping[str, Any]) -> FlowRun | None:
+    """The run with these parameters that an earlier attempt of this sweep started, if it has not ended."""
+    if flow_run.run_count < 2:
+        return None
+    of_this_run = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[UUID(str(flow_run.id))]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))),
+    )
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=of_this_run)
+    return next((run for run in runs if run.parameters == given), None)

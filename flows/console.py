@@ -80,6 +80,9 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
     except (httpx.ConnectError, httpx.TimeoutException) as error:
         print(f"error: the Prefect API cannot be reached ({error or type(error).__name__})", file=sys.stderr)
         return 1
+    except httpx.HTTPStatusError as error:
+        print(f"error: {refusal(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"stopped; {hint}", file=sys.stderr)
         return 130
@@ -91,6 +94,17 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
     return 0
 
 
+def refusal(error: httpx.HTTPStatusError) -> str:
+    """What the Prefect API says no to, and why, for a person."""
+    asked, answer = f"{error.request.method} {error.request.url}", error.response
+    if answer.status_code in (401, 403):
+        return (
+            f"the Prefect API does not let this process in ({asked}: {answer.status_code}): set "
+            "PREFECT_API_AUTH_STRING, or PREFECT_API_KEY, as its server asks for"
+        )
+    return f"the Prefect API refuses {asked} with {answer.status_code}: {' '.join(answer.text.split())[:500]}"
+
+
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """After a flow run has recorded SIGTERM, Prefect sends it once more to the handler that was there before.
 
@@ -100,8 +114,12 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def end_with_parent() -> None:
-    """Be told to stop when the process that started this one, and asked for it, is gone."""
+    """Be told to stop when the process that started this one, and asked for it, is gone.
+
+    That process stops this one for good by SIGINT, which a script's background job would hand down as ignored.
+    """
     if os.environ.pop(STDIN_VARIABLE, ""):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=_watch_stdin, name="parent-watch", daemon=True).start()
 
 

@@ -180,6 +180,9 @@ class TrainFlowParameters(Form):
         "Empty: AZURE_STORAGE_CONNECTION_STRING and so on.",
     )
     backend: Backend = Field("local", description="Where stages run: on this machine, or as Valohai executions.")
+    label: str = Field(
+        "", description="Comes first in the name of the run; a sweep's trainings have what varies there."
+    )
     approve: bool = Field(
         False, description="Before the export, show the scores in Prefect's UI and wait for a person's consent."
     )
@@ -226,11 +229,17 @@ class TrainFlowParameters(Form):
     def _check_places(self) -> None:
         """Refuse executions that would need what only this machine can read."""
         self._check_description()
+        own = {"train": "tf_initial_checkpoint", "predict": "images"}
+        for stage, flag in own.items():
+            place = self.values(stage).get(flag)
+            if place and place.startswith("datum://") and not self.runs_remotely(stage):
+                raise ConfigError(
+                    f"--{stage}.{flag}={place} can only be read by an execution: give --{stage}.backend=valohai"
+                )
         if not lies_here(self.store):
             return
-        own = {"train": ("tf_initial_checkpoint", self.train), "predict": ("images", self.predict)}
-        for stage, (flag, section) in own.items():
-            place = getattr(section, flag)
+        for stage, flag in own.items():
+            place = self.values(stage).get(flag)
             if place and self.runs_remotely(stage) and not is_url(place):
                 raise ConfigError(
                     f"--{stage}.{flag}={place} can only be read on this machine: give --store=az://CONTAINER/FOLDER, "
@@ -325,11 +334,12 @@ class TrainFlowParameters(Form):
 
     @property
     def run_name(self) -> str:
-        """Data set, network and where the stages run; stages that run as the others do not are named."""
+        """Label, data set, network and where the stages run; stages that run as the others do not are named."""
+        title = f"{self.label}: {self.title}" if self.label else self.title
         remote = [stage for stage in WITH_BACKEND if self.runs_remotely(stage)]
         if not remote or len(remote) == len(WITH_BACKEND):
-            return f"{self.title}, {'Valohai' if remote else 'local'}"
-        return f"{self.title}, Valohai: {' '.join(remote)}"
+            return f"{title}, {'Valohai' if remote else 'local'}"
+        return f"{title}, Valohai: {' '.join(remote)}"
 
 
 def describe(training: TrainingConfig, dataset: Dataset) -> ModelDescription:

@@ -141,14 +141,14 @@ class _Sweep:
     def _start(self, trial: Trial) -> None:
         deployment = self._parameters.deployment
         if deployment:
-            trial.child = DeploymentChild(trial.parameters, deployment, trial.label)
+            trial.child = DeploymentChild(trial.parameters, trial.label, deployment)
         else:
             folder = self._at("train").store.root / "sweeps"
             folder.mkdir(parents=True, exist_ok=True)
             key = train_call(*self._arguments(trial)).identity().key
             # Trials that differ in their evaluation alone share the training, and its key.
             whole = hashlib.sha256(trial.parameters.model_dump_json().encode()).hexdigest()[:8]
-            trial.child = LocalChild(trial.parameters, folder / f"{key}-{whole}.log")
+            trial.child = LocalChild(trial.parameters, trial.label, folder / f"{key}-{whole}.log")
         trial.state = "running"
         self._logger.info("started %s", trial.label)
 

@@ -21,7 +21,7 @@ from flows.parameters import TrainFlowParameters
 
 # Sections whose fields cannot make a difference to what a trial measures.
 _WITHOUT_EFFECT = ("export.", "predict.", "valohai.")
-_FIXED = ("store", "backend", "approve")
+_FIXED = ("store", "backend", "approve", "label")
 _RANGE = re.compile(r"(.+)\.\.(.+)")
 # From this ratio of its ends on, a range is drawn from by orders of magnitude.
 _WIDE = 10.0
@@ -150,6 +150,8 @@ class SweepParameters(Form):
                 return _range(name, found[1], found[2])
             mark = ";" if ";" in text or self._is_list(name) else ","
             values = [part.strip() for part in text.split(mark)]
+        if not values or any(value is None or value == "" for value in values):
+            raise ConfigError(f"--vary.{name}: a value is empty; name those to try, as in 0.01,0.05")
         if len(set(map(str, values))) < len(values):
             raise ConfigError(f"--vary.{name}: a value is there twice")
         return values
@@ -170,6 +172,8 @@ def _range(name: str, low: str, high: str) -> Range:
         ends = float(low), float(high)
     except ValueError:
         raise ConfigError(f"--vary.{name}={low}..{high}: the ends of a range are numbers") from None
+    if not all(math.isfinite(end) for end in ends):
+        raise ConfigError(f"--vary.{name}={low}..{high}: the ends of a range are finite")
     if not ends[0] < ends[1]:
         raise ConfigError(f"--vary.{name}={low}..{high}: the first end must be less than the second")
     return Range(*ends, whole=all(re.fullmatch(r"\s*[-+]?\d+\s*", end) for end in (low, high)))

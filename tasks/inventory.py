@@ -147,12 +147,13 @@ class Inventory:
         return next(enough, 32)
 
     def find(self, word: str) -> Item:
-        """The entry of a key, of the beginning of one, or of a path that ends in one.
+        """The entry of a key, of the beginning of one, or of a path that has one in it.
 
         Raises:
             ConfigError: if there is none, or more than one.
         """
-        start = word.rstrip("/").rpartition("/")[2]
+        parts = word.rstrip("/").split("/")
+        start = next((key for part in reversed(parts) if (key := key_in(part))), parts[-1])
         found = [item for item in self.items if start and item.key.startswith(start)]
         if not found:
             raise ConfigError(f"{word}: no entry has a key that begins so; deeplab-store ls lists them")

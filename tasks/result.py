@@ -123,9 +123,9 @@ class StageResult:
             if problem is None:
                 return copy.addresses()
         raise StoreError(
-            f"{shown(self.entry.folder)} can only be read on this machine"
-            f"{f' ({problem})' if problem else ''}: give --store=az://CONTAINER/FOLDER, "
-            f"or let {self.stage} run where it is needed (--{self.stage}.backend=valohai)"
+            f"{shown(self.entry.folder)} was made on this machine, and no execution can read it"
+            f"{f' ({problem})' if problem else ''}: give --store=az://CONTAINER/FOLDER, which both can, "
+            f"or have it made anew over there (deeplab-store gc {self.key[:12]} --yes)"
         )
 
 

@@ -16,6 +16,7 @@ from deeplab.data.azure import account_name, parse
 from deeplab.data.fetch import find_origin
 from deeplab.data.origin import without_secrets
 from deeplab.errors import ConfigError, DataError, FetchError
+from deeplab.inference.photos import require_photos
 from deeplab.stage.inputs import input_digest
 from deeplab.stage.manifest import Manifest, combined_digest, manifest_path, remembered_sha256
 from tasks.call import OUTPUTS
@@ -72,6 +73,7 @@ class UserFiles:
                 f"--{self.flag}={self.place} can only be read on this machine: give --store=az://CONTAINER/FOLDER, "
                 "to which it can be uploaded, or an address that Valohai can read"
             )
+        self.check()
         names = Counter(path.name for path in self.files)
         twice = [name for name, count in names.items() if count > 1]
         if twice:
@@ -286,12 +288,14 @@ def _parts(prefix: Path) -> list[Path]:
     return sorted(file for file in prefix.parent.glob(f"{prefix.name}.*") if file.is_file())
 
 
-def photos(place: str, mirror: Mirror | None, flag: str = "predict.images") -> UserFiles:
-    """A photo, a folder or a glob; the names count too, because the masks carry them.
+def photos(place: str, mirror: Mirror | None, flag: str = "predict.images") -> UserFiles | Address:
+    """A photo, a folder or a glob, or an address; the names count too, because the masks carry them.
 
     Raises:
-        DataError: if there is nothing at ``place``.
+        DataError: if there is no photo at ``place``.
     """
+    if is_url(place):
+        return address(place)
     path = Path(place)
     files = _matches(path, place)
     if path.is_dir():
@@ -306,21 +310,26 @@ def photos(place: str, mirror: Mirror | None, flag: str = "predict.images") -> U
 
 
 def check_photos(place: str) -> None:
-    """See that there is a photo, a folder or a glob, before hours of work that end in a look at it.
+    """See that there is a photo before hours of work that end in a look at it.
 
     Raises:
-        DataError: if there is nothing at ``place``.
+        DataError: if there is none at ``place``.
+        FetchError: if there is nothing at the address.
     """
-    _matches(Path(place), place)
+    if is_url(place):
+        address(place)
+    else:
+        _matches(Path(place), place)
 
 
 def _matches(path: Path, place: str) -> list[Path]:
+    if not path.exists() and not any(sign in place for sign in "*?["):
+        raise DataError(f"{shown(path)}: no such file or folder; name a photo, a folder or a glob of photos")
+    require_photos(place)
     if path.is_file():
         return [path]
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if _counts(file))
-    if not any(sign in place for sign in "*?["):
-        raise DataError(f"{shown(path)}: no such file or folder; name a photo, a folder or a glob of photos")
     matches = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
     return [match for match in matches if match.is_file()]
 

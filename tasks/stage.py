@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from prefect.logging import get_run_logger
 
-from deeplab.errors import DeepLabError
+from deeplab.errors import DataError, DeepLabError
 from tasks.artifacts import ProgressBar, publish_link
 from tasks.call import OUTPUTS, Source, StageCall
 from tasks.cancellation import stop_is_wanted
@@ -20,7 +20,7 @@ from tasks.mirror import Mirror, MirrorCopy
 from tasks.result import Copy, StageResult, shown
 from tasks.runner import local
 from tasks.sources import Address, Fetched, UserFiles
-from tasks.stage_output import Logger, StageOutput, Watcher
+from tasks.stage_output import Logger, StageOutput, Watcher, opened_log
 from tasks.store import NOT_MADE, Entry, Identity, Store
 
 if TYPE_CHECKING:  # with all that it needs it takes a fifth of a second, which runs without Valohai do not pay
@@ -111,6 +111,8 @@ def _find(site: Site, entry: Entry) -> tuple[StageResult | None, str | None]:
                 return StageResult(entry, copy.manifest, True, copies), None
             reason = damage
         return None, reason
+    # Who trains the same elsewhere gets other weights: what was made here is not to be taken for that.
+    copies = tuple(copy for copy in copies if copy.manifest.digest == manifest.digest)
     if site.mirror is not None and not any(isinstance(copy, MirrorCopy) and not copy.damage() for copy in copies):
         others = (copy for copy in copies if not isinstance(copy, MirrorCopy))
         copies = (*others, site.mirror.push(entry, manifest))
@@ -175,20 +177,30 @@ def _run_here(
         start.here(entry)
     command = _with_files(site, call).command(entry.output)
     turn = one_training() if call.stage == "train" else nullcontext()
-    with turn, entry.log.open("a", encoding="utf-8") as log:
-        for source in call.inputs.values():
-            if call.stage == "train" and isinstance(source, UserFiles):
-                source.check()  # it may have waited for hours
+    with turn, opened_log(entry.log) as log:
+        _check_own_files(call)  # it may have waited for hours
         output = StageOutput(log, get_run_logger(), watchers)
         status = local.run(command, output.receive)
     if status != 0:
         raise StageFailed(f"{call.stage}: {_reason(call.stage, status, output.last_line)} (log: {shown(entry.log)})")
+    try:
+        _check_own_files(call)
+    except DataError:
+        entry.invalidate()
+        raise
     manifest, reason = entry.examine()
     if manifest is None:
         raise StageFailed(
             f"{call.stage}: ended well but {reason} (log: {shown(entry.log)}); run the same command again"
         )
     return StageResult(entry, manifest, False, (site.mirror.push(entry, manifest),) if site.mirror else ())
+
+
+def _check_own_files(call: StageCall) -> None:
+    """See that a person's files are what the key stands for."""
+    for source in call.inputs.values():
+        if isinstance(source, UserFiles):
+            source.check()
 
 
 def _with_files(site: Site, call: StageCall) -> StageCall:

@@ -1,13 +1,18 @@
 """What a running stage prints, and where each line goes: its log in the store, the run's log, progress and metrics."""
 
+import errno
 import json
 import logging
 import re
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeAlias
 
+from tasks.errors import StoreError
+from tasks.result import shown
 from tasks.runner.local import Stream
 
 # The level and the message of a stage's log line; its time is dropped, as the run's log has its own.
@@ -29,6 +34,22 @@ class Watcher(Protocol):
 
     def point(self, values: Mapping[str, Any]) -> None:
         """A metric point, such as ``{"step": 100, "loss": 1.93}``."""
+
+
+@contextmanager
+def opened_log(path: Path) -> Iterator[TextIO]:
+    """A stage's log, to be written on.
+
+    Raises:
+        StoreError: where the disk is full; what the system raises then does not name the file.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StoreError(f"{shown(path)}: {error.strerror}; make room, and run the same command again") from None
 
 
 class StageOutput:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deeplab.errors import DataError
 from deeplab.stage.manifest import Manifest, describe_output
+from deeplab.stage.output import UNFINISHED
 from tasks.errors import StoreError
 
 # Hexadecimal digits of a key: 128 bits, and still short enough for a folder name.
@@ -130,7 +131,7 @@ class Entry:
         self.manifest_file.unlink(missing_ok=True)
 
     def prepare(self) -> None:
-        """Make the place ready for its stage: note what the key stands for, drop an unreadable manifest."""
+        """Make the place ready for its stage: note what the key stands for, drop what it could not go on from."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         if self.file_name is not None:
             self.folder.mkdir(exist_ok=True)
@@ -139,6 +140,10 @@ class Entry:
                 Manifest.read(self.manifest_file)
             except DataError:
                 self.invalidate()
+        # A stage refuses a folder with neither a manifest nor the mark of unfinished work; a training goes on in it.
+        refused = self.file_name is None and self.identity.stage != "train"
+        if refused and not self.manifest_file.exists() and not (self.folder / UNFINISHED).exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.write_note()
 
     def write_note(self) -> None:

@@ -81,6 +81,16 @@ def _photo_of(record: bytes, shard: Path, number: int) -> tuple[str, bytes]:
     return stem or f"{shard.stem}-{number}", content
 
 
+def require_photos(source: str) -> None:
+    """See that there are photos, or records of them.
+
+    Raises:
+        DataError: if there is nothing that could be segmented.
+    """
+    if not _is_data_folder(Path(source)):
+        photo_files(source)
+
+
 def photo_files(source: str) -> list[Path]:
     """The photos at a path, in a folder or behind a glob.
 

@@ -24,6 +24,8 @@ from deeplab.stage.manifest import (
     where_it_ran,
 )
 
+# In a folder of unfinished work: what made it.
+UNFINISHED = ".unfinished.json"
 # Seconds to wait for another process to leave the place: a stopped training writes a checkpoint first.
 _LOCK_TIMEOUT = 120.0
 
@@ -152,7 +154,7 @@ class OutputFolder(_Place):
         self._release()
 
     def _claim(self) -> None:
-        marker, manifest_file = self.path / ".unfinished.json", manifest_path(self.path)
+        marker, manifest_file = self.path / UNFINISHED, manifest_path(self.path)
         if manifest_file.exists():
             manifest = Manifest.read(manifest_file)
             there = manifest.model_dump(mode="json")
@@ -212,7 +214,7 @@ class OutputFolder(_Place):
         outputs += [describe_output(self.path, path, "record") for path in records]
         self.manifest = self._manifest(outputs, product_digest, notes)
         self.manifest.write(manifest_path(self.path))
-        (self.path / ".unfinished.json").unlink(missing_ok=True)
+        (self.path / UNFINISHED).unlink(missing_ok=True)
         return self.manifest
 
 

@@ -146,7 +146,7 @@ class Run:
                 len(report.unused),
             )
         else:
-            self._warn_of_young_statistics()
+            self._warn_of_statistics_from_nothing()
 
     def _last_whole_checkpoint(self) -> tuple[Checkpoint, dict[str, Any]] | None:
         """The newest checkpoint here that can be read, with its values.
@@ -180,7 +180,12 @@ class Run:
                 "variables do not agree; repeat its flags to go on there, or choose an empty --train_logdir"
             )
 
-    def _warn_of_young_statistics(self) -> None:
+    def _warn_of_statistics_from_nothing(self) -> None:
+        if not self.config.fine_tune_batch_norm:
+            _log.warning(
+                "from scratch with --fine_tune_batch_norm=false batch norm keeps its initial statistics, which fit no "
+                "photo; give --tf_initial_checkpoint (deeplab zoo list), or leave batch norm to learn"
+            )
         left = _HEAD_DECAY**self.config.training_number_of_steps
         if self.config.fine_tune_batch_norm and not self.config.batch_norm_reestimation_batches and left > 0.1:
             _log.warning(

@@ -57,6 +57,15 @@ def test_any_crop_trains_with_a_warning_and_more_steps_go_on(deeplab: Deeplab, t
 
 
 @pytest.mark.usefixtures("records")
+def test_frozen_batch_norm_from_scratch_is_warned_of(deeplab: Deeplab) -> None:
+    command = ["train", *SMALL, "--train_crop_size=65,65", "--fine_tune_batch_norm=false"]
+    first = deeplab(*command, "--training_number_of_steps=1")
+    assert first.returncode == 0 and "batch norm keeps its initial statistics" in first.stderr
+    more = deeplab(*command, "--training_number_of_steps=2")
+    assert "resuming from" in more.stderr and "initial statistics" not in more.stderr
+
+
+@pytest.mark.usefixtures("records")
 def test_sigterm_keeps_a_checkpoint_and_the_same_command_goes_on(deeplab: Deeplab, tmp_path: Path) -> None:
     command = [*SMALL, "--train_crop_size=33,33", "--training_number_of_steps=400"]
     process = subprocess.Popen(

@@ -11,7 +11,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deeplab.errors import ConfigError
-from deployments import automations
+from deployments import automations, serve
 from deployments.project_file import FILE, ROOT, read
 from deployments.register import load, main
 from deployments.work_pool import CONCURRENCY_LIMIT
@@ -124,3 +124,16 @@ def test_without_a_server_nothing_is_registered(capsys):
     with temporary_settings({PREFECT_API_URL: None}):
         assert main([]) == 2
     assert "no server is configured: start one (make serve" in capsys.readouterr().err
+
+
+def test_a_pod_may_take_longer_to_start_than_the_server_allows_of_itself():
+    (entry,) = read(ROOT / "deployments/kubernetes/prefect.yaml").deployments
+    assert entry.concurrency_limit.options.grace_period_seconds == 7200
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"), [("--port=99999", "a port is a number"), ("--host=192.0.2.1", "an address of this machine")]
+)
+def test_where_nobody_can_listen(capsys, tmp_path, flag, message):
+    assert serve.main([f"--home={tmp_path}", flag]) == 2
+    assert message in capsys.readouterr().err

@@ -34,6 +34,7 @@ def test_every_preset_names_a_data_set_and_a_network(name):
 def test_a_run_is_named_after_data_set_network_and_place():
     store = {"store": "az://container/store"}
     assert parameters(preset="demo").run_name == "sample mobilenet_v2, local"
+    assert parameters(preset="demo", label="seed=1").run_name == "seed=1: sample mobilenet_v2, local"
     assert parameters(preset="demo", backend="valohai", **store).run_name == "sample mobilenet_v2, Valohai"
     mixed = parameters(preset="demo", train={"backend": "valohai"}, predict={"backend": "valohai"}, **store)
     assert mixed.run_name == "sample mobilenet_v2, Valohai: train predict"

@@ -114,7 +114,8 @@ def test_key_is_found_by_its_beginning_and_by_its_path(store):
     entries = [made(store, "train", seed=seed) for seed in range(40)]
     inventory = take(store, None)
     key = entries[0].identity.key
-    for word in (key, key[:8], f"store/train/{key}/", inventory.short(inventory.find(key))):
+    paths = (f"store/train/{key}/", f"train/{key}/graph.pb", f"{key}.log")
+    for word in (key, key[:8], *paths, inventory.short(inventory.find(key))):
         assert inventory.find(word).key == key
     twins = next(item.key[:1] for item in inventory.items if sum(o.key[0] == item.key[0] for o in inventory.items) > 1)
     with pytest.raises(ConfigError, match="keys begin so"):

@@ -36,9 +36,20 @@ def test_equal_names_are_not_handed_to_an_execution(tmp_path):
 
 
 def test_a_place_without_photos_is_told_early(tmp_path):
-    check_photos(str(tmp_path))
     with pytest.raises(DataError, match="nowhere: no such file or folder; name a photo"):
         check_photos(str(tmp_path / "nowhere"))
+    (tmp_path / "readme.txt").touch()
+    for place in (tmp_path, tmp_path / "*.jpg"):
+        for look in (check_photos, lambda place: photos(place, None)):
+            with pytest.raises(DataError, match="no photo there; name a photo"):
+                look(str(place))
+    (tmp_path / "a.jpg").touch()
+    for place in (tmp_path, tmp_path / "*.jpg"):
+        check_photos(str(place))
+        assert tmp_path / "a.jpg" in photos(str(place), None).files
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "val-00000-of-00001.tfrecord").touch()
+    check_photos(str(tmp_path / "records"))
 
 
 @pytest.mark.parametrize(

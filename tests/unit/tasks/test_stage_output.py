@@ -1,10 +1,14 @@
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
-from tasks.stage_output import StageOutput
+from tasks.errors import StoreError
+from tasks.stage_output import StageOutput, opened_log
+
+FULL = Path("/dev/full")
 
 
 class Recorder:
@@ -79,3 +83,8 @@ def test_last_line_is_the_last_text_on_stderr(output):
         output.receive("stderr", line)
     output.receive("stdout", "on stdout")
     assert output.last_line == "deeplab train: no records"
+
+
+def test_a_full_disk_names_the_log():
+    with pytest.raises(StoreError, match="/dev/full: No space left on device; make room"), opened_log(FULL) as file:
+        StageOutput(file, logging.getLogger("run")).receive("stdout", "a line")

@@ -2,14 +2,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from stored import finish
 
 from deeplab.config import CONFIGS, ModelDescription, TrainingConfig, validate
 from deeplab.errors import ConfigError, DataError
 from deeplab.stage.versions import CODE_VERSIONS
 from tasks.call import OUTPUTS, StageCall, flag_text
-from tasks.result import shown
+from tasks.errors import StoreError
+from tasks.mirror import Mirror
+from tasks.result import StageResult, shown
 from tasks.sources import Address, checkpoint
-from tasks.stage import _reason
+from tasks.stage import Site, _find, _reason
+from tasks.store import Identity, Store
 
 TRAIN = {"dataset": "sample"}
 RECORDS = Address("data", "digest")
@@ -139,3 +143,22 @@ def test_checkpoint_by_its_prefix_and_nothing(tmp_path):
     assert checkpoint(str(tmp_path / "model.ckpt-5"), None).digest != found.digest
     with pytest.raises(DataError, match="no such file"):
         checkpoint(str(tmp_path / "missing"), None)
+
+
+def test_what_somebody_else_trained_under_the_same_key_is_no_copy(tmp_path):
+    """Two machines get different weights: a later stage would measure one training and say that it was the other."""
+    store, mirror = Store.open(str(tmp_path / "here")), Mirror("memory://box/store")
+    identity = Identity(stage="train", code_version=1, parameters={}, inputs={})
+    theirs = finish(Store.open(str(tmp_path / "there")).entry(identity), weights="theirs")
+    mirror.push(theirs, theirs.manifest())
+    ours = finish(store.entry(identity), weights="ours")
+    found, _ = _find(Site(store, mirror), ours)
+    assert [copy.manifest.digest for copy in found.copies] == [found.digest] == [ours.manifest().digest]
+
+
+def test_error_of_what_only_this_machine_has_names_no_flag_that_is_not_there(tmp_path):
+    entry = finish(
+        Store.open(str(tmp_path)).entry(Identity(stage="archive", code_version=1, parameters={}, inputs={})), a="one"
+    )
+    with pytest.raises(StoreError, match=r"made on this machine.*--store=az://.*deeplab-store gc [0-9a-f]{12} --yes"):
+        StageResult(entry, entry.manifest(), True).addresses()

@@ -1,9 +1,13 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 from stored import finish
 
+from deeplab.config import validate
+from deeplab.config.stages import ArchiveConfig
+from deeplab.stage import OutputFolder
 from tasks.errors import StoreError
 from tasks.store import Identity, Store, differs_only_in
 
@@ -68,11 +72,24 @@ def test_content_changed_behind_size_and_time_is_found_on_demand(store):
     assert entry.examine(deep=True) == (None, "a has another content")
 
 
-def test_unreadable_manifest_is_dropped_before_the_stage_runs(store):
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("{"), Path.unlink], ids=["unreadable", "missing"])
+def test_stage_begins_anew_where_nothing_tells_what_is_there(store, spoil):
     entry = finish(store.entry(IDENTITY), a="one")
-    (entry.folder / "manifest.json").write_text("{")
+    spoil(entry.folder / "manifest.json")
     entry.prepare()
-    assert not (entry.folder / "manifest.json").exists()
+    config = validate(ArchiveConfig, {"train_logdir": "-", "output_dir": str(entry.folder)})
+    with OutputFolder(entry.folder, "archive", 1, config, {}) as folder:
+        (entry.folder / "half").touch()
+        assert not folder.finished
+    entry.prepare()
+    assert (entry.folder / "half").exists(), "unfinished work is gone on with"
+
+
+def test_a_training_without_its_manifest_keeps_its_checkpoints(store):
+    entry = finish(store.entry(IDENTITY.model_copy(update={"stage": "train"})), checkpoint="one")
+    entry.manifest_file.unlink()
+    entry.prepare()
+    assert (entry.folder / "checkpoint").exists()
 
 
 def test_new_entry_was_not_made_yet(store):
