@@ -180,8 +180,8 @@ class TrainFlowParameters(Form):
         "Empty: AZURE_STORAGE_CONNECTION_STRING and so on.",
     )
     backend: Backend = Field("local", description="Where stages run: on this machine, or as Valohai executions.")
-    label: str = Field(
-        "", description="Comes first in the name of the run; a sweep's trainings have what varies there."
+    label: str | None = Field(
+        None, description="Comes first in the name of the run; a sweep's trainings have what varies there."
     )
     approve: bool = Field(
         False, description="Before the export, show the scores in Prefect's UI and wait for a person's consent."
