@@ -39,8 +39,10 @@ class Lab(Runs):
         return "started!" in self.workers[name].log.read_text()
 
     def worker_of(self, run: str) -> str:
-        """The worker that took a run."""
-        (name,) = [name for name, worker in self.workers.items() if run in worker.log.read_text()]
+        """The worker that took a run. Both may ask for it at once; the server then turns one away."""
+        logs = {name: " ".join(worker.log.read_text().split()) for name, worker in self.workers.items()}
+        turned_away = f"Aborted submission of flow run '{run}'"
+        (name,) = [name for name, log in logs.items() if run in log and turned_away not in log]
         return name
 
     def train(self, store: Path, steps: int = 3) -> str:
