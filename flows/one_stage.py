@@ -30,7 +30,8 @@ class OneStageParameters(Section):
 
 def last_part(place: str) -> str:
     """The name in a path or an address, without the signature that an address may carry."""
-    return Path(without_secrets(place)).name
+    shown = without_secrets(place)
+    return Path(shown).name or shown
 
 
 def plain_section(stage: str, *left_out: str) -> type[Section]:

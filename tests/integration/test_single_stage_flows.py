@@ -60,8 +60,11 @@ def test_photos_that_are_not_there_yet_can_be_skipped(tmp_path: Path, flow_envir
 
 
 def test_bad_values_are_refused_before_any_work(tmp_path: Path, flow_environment: dict[str, str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "photo.jpg").touch()
     for name, arguments, message in (
-        ("batch_inference", ["--model=none.pb", "--images=."], "none.pb: no such file or folder"),
+        ("batch_inference", ["--model=none.pb", "--images=*.jpg"], "no photo there; name a photo"),
+        ("batch_inference", ["--model=none.pb", "--images=photos"], "none.pb: no such file or folder"),
         ("batch_inference", ["--model=none.pb"], "images"),
         ("evaluate_checkpoint", ["--checkpoint=none", "--records=."], "none: no such file or folder"),
         ("evaluate_checkpoint", ["--checkpoint=.", "--records=.", "--evaluate.eval_crop_sze=9"], "did you mean"),

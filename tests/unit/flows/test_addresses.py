@@ -107,6 +107,7 @@ def test_an_address_that_only_valohai_opens_is_refused_here(tmp_path, calls):
 def test_a_signature_is_in_no_name_and_in_no_address_of_a_store():
     signed = "https://host/a/graph.pb?sv=1&sig=hidden"
     assert InferenceParameters(model=signed, images="photos").title() == "photos with graph.pb"
+    assert InferenceParameters(model="graph.pb", images=".").title() == ". with graph.pb"
     assert EvaluationParameters(checkpoint=signed, records=signed).title == "graph.pb on graph.pb"
     with pytest.raises(StoreError, match=r"--store=az://c/store: its address is shown") as caught:
         open_store("az://c/store?sv=1&sig=hidden")
