@@ -81,7 +81,7 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
         print(f"error: the Prefect API cannot be reached ({error or type(error).__name__})", file=sys.stderr)
         return 1
     except httpx.HTTPStatusError as error:
-        print(f"error: {refusal(error)}", file=sys.stderr)
+        print(f"error: {_refusal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"stopped; {hint}", file=sys.stderr)
@@ -94,7 +94,7 @@ def run(body: Callable[[], None], *, hint: str = "the same command goes on from 
     return 0
 
 
-def refusal(error: httpx.HTTPStatusError) -> str:
+def _refusal(error: httpx.HTTPStatusError) -> str:
     """What the Prefect API says no to, and why, for a person."""
     asked, answer = f"{error.request.method} {error.request.url}", error.response
     if answer.status_code in (401, 403):

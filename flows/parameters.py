@@ -229,18 +229,20 @@ class TrainFlowParameters(Form):
     def _check_places(self) -> None:
         """Refuse executions that would need what only this machine can read."""
         self._check_description()
-        own = {"train": "tf_initial_checkpoint", "predict": "images"}
-        for stage, flag in own.items():
-            place = self.values(stage).get(flag)
-            if place and place.startswith("datum://") and not self.runs_remotely(stage):
+        own = {
+            (stage, flag): place
+            for stage, flag in (("train", "tf_initial_checkpoint"), ("predict", "images"))
+            if (place := self.values(stage).get(flag))
+        }
+        for (stage, flag), place in own.items():
+            if place.startswith("datum://") and not self.runs_remotely(stage):
                 raise ConfigError(
                     f"--{stage}.{flag}={place} can only be read by an execution: give --{stage}.backend=valohai"
                 )
         if not lies_here(self.store):
             return
-        for stage, flag in own.items():
-            place = self.values(stage).get(flag)
-            if place and self.runs_remotely(stage) and not is_url(place):
+        for (stage, flag), place in own.items():
+            if self.runs_remotely(stage) and not is_url(place):
                 raise ConfigError(
                     f"--{stage}.{flag}={place} can only be read on this machine: give --store=az://CONTAINER/FOLDER, "
                     f"to which it can be brought, an address that Valohai can read, or --{stage}.backend=local"

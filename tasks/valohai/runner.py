@@ -15,7 +15,7 @@ from tasks.valohai.copy import ExecutionCopy, OtherCode, adopt, known_copy
 from tasks.valohai.environments import find_environment
 from tasks.valohai.errors import ExecutionFailed, ValohaiError
 from tasks.valohai.events import LogFile
-from tasks.valohai.execution import find, just_submitted, key_tag, stop, submit_once
+from tasks.valohai.execution import find, jobs_of, just_submitted, stop, submit_once
 from tasks.valohai.following import Receivers, follow
 from tasks.valohai.layout import CODE, EARLIER_CHECKPOINTS, LAYOUTS
 from tasks.valohai.outputs import list_outputs
@@ -204,7 +204,7 @@ def step_parameters(call: StageCall, step: Step) -> dict[str, Any]:
 
 def newest_sealed(client: Client, key: str, step: str) -> list[str]:
     """The address of the newest checkpoint that unfinished attempts of a training have left, if any has."""
-    attempts = [row for row in client.executions(step=step) if key_tag(key) in row.tags and not row.blocks]
+    attempts = [row for row in jobs_of(client, key, Execution, {"step": step}) if not row.blocks]
     sealed: dict[int, str] = {}
     for attempt in attempts[:_ATTEMPTS]:
         for name, datum in list_outputs(client, attempt.id).items():
